@@ -1,0 +1,1 @@
+"""The wire formats, by name. Each lives in a folder of its own and knows no other."""

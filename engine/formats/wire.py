@@ -1,0 +1,179 @@
+"""What all HTTP formats share in reading a reply: telling a stream of events from a JSON body.
+
+The law of this file: what the upstream was asked and what its content type claims do not matter;
+its first byte that is not white space decides. `{` or `[` begins a JSON body, `<` an HTML page
+(some proxy's error with status 200), everything else is an event stream. So "JSON when a stream
+was asked" and the reverse are no special cases.
+
+A `Dialect` is what a format knows; `WireDecoder` is what it need not know.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .. import jsontext
+from ..errors import EventTooLarge, NurslingError, RemoteProtocolError, ReplyTooLarge, Truncated
+from ..events import Ended, Event, Failed
+from ..limits import Limits
+from ..sse import BOM, Frame, SSEDecoder
+
+
+DONE = b"[DONE]"
+_WHITE = b" \t\r\n"
+
+
+class Dialect(Protocol):
+    """One format's reading of frames and bodies, for one reply. Appends events to `out`.
+
+    Each method may raise `RemoteProtocolError` or `Truncated`, and nothing else. After an `Ended`
+    or a `Failed` was appended, none of them is called again.
+    """
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has its finish reason."""
+        ...
+
+    def on_frame(self, name: bytes, data: bytes, out: list[Event]) -> None:
+        """One frame of a stream; `data` is JSON text or `[DONE]`, `name` its `event:` or empty."""
+        ...
+
+    def on_whole(self, body: Any, out: list[Event]) -> None:
+        """A whole body, as parsed. Ends with `Ended` or `Failed`."""
+        ...
+
+    def on_eof(self, out: list[Event]) -> None:
+        """A stream that has brought frames is over, cleanly. Appends its end, or raises."""
+        ...
+
+
+class WireDecoder:
+    """The `Decoder` of an HTTP format: bytes -> events, by way of its dialect."""
+
+    def __init__(self, dialect: Dialect, limits: Limits) -> None:
+        self._dialect = dialect
+        self._limits = limits
+        self._sse: SSEDecoder | None = None
+        self._body: list[bytes] | None = None
+        self._head = b""
+        self._size = 0
+        self._frames = 0
+        self._over = False
+
+    @property
+    def finished(self) -> bool:
+        """See `Decoder.finished`."""
+        return self._over or self._dialect.finished
+
+    def feed(self, data: bytes) -> list[Event]:
+        """See `Decoder.feed`."""
+        out: list[Event] = []
+        if self._over:
+            return out
+        try:
+            self._feed(data, out)
+        except NurslingError as error:
+            out.append(Failed(error.info()))
+            self._over = True
+        return out
+
+    def close(self) -> list[Event]:
+        """See `Decoder.close`."""
+        out: list[Event] = []
+        if self._over:
+            return out
+        try:
+            self._close(out)
+        except NurslingError as error:
+            out.append(Failed(error.info()))
+        self._over = True
+        return out
+
+    def _feed(self, data: bytes, out: list[Event]) -> None:
+        if self._sse is None and self._body is None:
+            data = self._sniff(data)
+        if self._sse is not None:
+            frames: list[Frame] = []
+            broken: EventTooLarge | None = None
+            try:
+                self._sse.feed(data, frames)
+            except EventTooLarge as error:
+                broken = error
+            for name, text in frames:  # what came before an oversized event still counts
+                self._frame(name, text, out)
+                if self._over:
+                    return
+            if broken is not None:
+                raise broken
+        elif self._body is not None:
+            self._size += len(data)
+            if self._size > self._limits.max_reply_bytes:
+                raise ReplyTooLarge(f"the reply is over {self._limits.max_reply_bytes} bytes")
+            self._body.append(data)
+
+    def _close(self, out: list[Event]) -> None:
+        if self._body is not None:
+            self._whole(b"".join(self._body), out)
+            return
+        if self._sse is None:
+            raise Truncated("the upstream's reply was empty")
+        for name, text in self._sse.close():
+            # Without its blank line a frame counts only if it is complete in itself.
+            if text != DONE and not _is_json(text):
+                raise Truncated("the upstream's stream was cut inside an event")
+            self._frame(name, text, out)
+        if self._over:
+            return
+        if not self._frames:
+            raise Truncated("the upstream's stream had no event")
+        self._dialect.on_eof(out)
+
+    def _sniff(self, data: bytes) -> bytes:
+        """Decide by the first byte that counts; until it comes, keep what came."""
+        head = self._head + data
+        if BOM.startswith(head):
+            self._head = head
+            return b""
+        first = head.removeprefix(BOM).lstrip(_WHITE)[:1]
+        if not first:
+            self._head = head[-len(BOM) :] if not head.startswith(BOM) else BOM
+            return b""
+        self._head = b""
+        if first in b"{[":
+            self._body = []
+            return head.removeprefix(BOM)
+        if first == b"<":
+            raise RemoteProtocolError("the upstream answered with a page of HTML")
+        self._sse = SSEDecoder(self._limits.max_event_bytes)
+        return head
+
+    def _frame(self, name: bytes, text: bytes, out: list[Event]) -> None:
+        if not text:
+            return
+        self._frames += 1
+        self._dialect.on_frame(name, text, out)
+        self._over = bool(out) and isinstance(out[-1], Ended | Failed)
+
+    def _whole(self, text: bytes, out: list[Event]) -> None:
+        try:
+            body = jsontext.loads(text)
+        except ValueError as error:
+            raise Truncated(f"the upstream's body is not whole JSON: {error}") from None
+        self._dialect.on_whole(body, out)
+
+
+def parse_frame(text: bytes) -> Any:
+    """Parse the data of one frame; raise `RemoteProtocolError` if it is not JSON."""
+    try:
+        return jsontext.loads(text)
+    except ValueError as error:
+        raise RemoteProtocolError(f"an event of the upstream is not JSON: {error}") from None
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        jsontext.loads(text)
+    except ValueError:
+        return False
+    return True

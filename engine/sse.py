@@ -1,0 +1,124 @@
+"""Server-sent events: bytes in, frames out, and back.
+
+The law of this file is the WHATWG HTML standard, §9.2.5 and §9.2.6: a line ends with LF, CR or
+CRLF and with nothing else (not with U+2028); one BOM may lead; `:` begins a comment; `data` lines
+join with LF; a blank line dispatches; an event without data is none. How the bytes were cut never
+changes the result.
+
+Where we differ, on purpose: a frame that the stream ends without its blank line is handed over by
+`close()`, because servers forget that line after their last event. The caller takes it only if it
+is complete in itself (JSON that parses), else the stream was cut.
+
+Time is linear in the bytes, and memory is bounded by the budget of one event.
+"""
+
+from __future__ import annotations
+
+from .errors import EventTooLarge
+
+
+Frame = tuple[bytes, bytes]
+"""Event name (empty if none was given) and data. Data is bytes: JSON parsers take it as it is,
+and no character is ever cut."""
+
+BOM = b"\xef\xbb\xbf"
+
+
+class SSEDecoder:
+    """An incremental decoder of one event stream; `max_event_bytes` bounds what it keeps."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._budget = max_event_bytes
+        self._line: list[bytes] = []  # pieces of the line that has not ended
+        self._line_size = 0
+        self._name = b""
+        self._data: list[bytes] = []
+        self._size = 0  # of the event so far, without the unfinished line
+        self._at_start = True
+        self._after_cr = False  # the last byte was a CR: an LF now belongs to it
+
+    def feed(self, chunk: bytes, frames: list[Frame] | None = None) -> list[Frame]:
+        """Take bytes as they came; return the frames they complete, appended to `frames` if given.
+
+        Raises `EventTooLarge` once one event, or one line, is over the budget. What was complete
+        before is in the caller's `frames` then.
+        """
+        if frames is None:
+            frames = []
+        if self._after_cr and chunk:
+            self._after_cr = False
+            if chunk.startswith(b"\n"):
+                chunk = chunk[1:]
+        if b"\r" in chunk:
+            self._after_cr = chunk.endswith(b"\r")
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines and self._line:
+            self._line.append(lines[0])
+            lines[0] = b"".join(self._line)
+            self._line.clear()
+            self._line_size = 0
+        for line in lines:
+            self._take(line, frames)
+        if rest:
+            self._line.append(rest)
+            self._line_size += len(rest)
+            if self._size + self._line_size > self._budget:
+                self._overflow()
+        return frames
+
+    def close(self) -> list[Frame]:
+        """The stream is over: return the frame whose blank line is missing, if there is one."""
+        frames: list[Frame] = []
+        if self._line:
+            last = b"".join(self._line)
+            self._line.clear()
+            self._take(last, frames)
+        self._take(b"", frames)
+        return frames
+
+    def _take(self, line: bytes, frames: list[Frame]) -> None:
+        """Process one line (§9.2.6)."""
+        if self._at_start:
+            self._at_start = False
+            line = line.removeprefix(BOM)
+        if not line:
+            if self._data:
+                data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+                frames.append((self._name, data))
+                self._data.clear()
+            self._name = b""
+            self._size = 0
+            return
+        if line.startswith(b"data:"):
+            value = line[6:] if line.startswith(b"data: ") else line[5:]
+            self._data.append(value)
+        elif line.startswith(b":"):
+            return
+        else:
+            field, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if field == b"event":
+                self._name = value
+            elif field == b"data":  # a line `data` without a colon is an empty data line
+                self._data.append(value)
+            else:  # id and retry steer a browser's reconnection; the standard ignores the rest
+                return
+        self._size += len(line) + 1
+        if self._size > self._budget:
+            self._overflow()
+
+    def _overflow(self) -> None:
+        raise EventTooLarge(f"one event of the upstream is over {self._budget} bytes")
+
+
+def encode_frame(data: bytes, name: bytes = b"") -> bytes:
+    """Write one frame. `data` is one line: JSON that we wrote, or `[DONE]`."""
+    if name:
+        return b"event: " + name + b"\ndata: " + data + b"\n\n"
+    return b"data: " + data + b"\n\n"
+
+
+COMMENT_BEAT = b": keepalive\n\n"
+"""A beat that every event-stream parser skips."""

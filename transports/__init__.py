@@ -1,0 +1,1 @@
+"""nursling's transports: everything that touches a socket, a file or the environment."""
