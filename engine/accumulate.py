@@ -70,6 +70,7 @@ class FinishedItem(msgspec.Struct, kw_only=True):
     name: str = ""
     parts: dict[int, FinishedPart] = {}
     status: ItemStatus | None = None
+    sealed: str | None = None
     notes: list[Extra] = []
     """The extras of the item's own events (start, wire annotations, end), in order."""
 
@@ -171,8 +172,10 @@ class Accumulator:
                     part.ended = True
                     self._note(part.notes, event.extra)
                 case ItemEnded():
-                    items[event.item].status = event.status
-                    self._note(items[event.item].notes, event.extra)
+                    item = items[event.item]
+                    item.status, item.sealed = event.status, event.sealed
+                    self._grow(len(event.sealed or ""))
+                    self._note(item.notes, event.extra)
                 case _:
                     self._add_to_reply(event)
 

@@ -113,10 +113,14 @@ class PartEnded(msgspec.Struct, gc=False, tag_field="event", tag=True):
 
 
 class ItemEnded(msgspec.Struct, gc=False, tag_field="event", tag=True):
-    """An item is complete, or was given up (`incomplete`, `failed`)."""
+    """An item is complete, or was given up (`incomplete`, `failed`).
+
+    `sealed` is encrypted reasoning: only the upstream can read it, and the client sends it back.
+    """
 
     item: int
     status: ItemStatus = "completed"
+    sealed: str | None = None
     extra: Extra | None = None
 
 
