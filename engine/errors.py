@@ -299,3 +299,24 @@ class ReplyTooLarge(UpstreamError):
     """The upstream's reply is over `max_reply_bytes`."""
 
     code = "upstream_reply_too_large"
+
+
+def _kinds(root: type[NurslingError]) -> list[type[NurslingError]]:
+    return [root, *(kind for child in root.__subclasses__() for kind in _kinds(child))]
+
+
+_BY_CODE = {
+    kind.code: kind
+    for kind in _kinds(NurslingError)
+    if kind.code is not None and kind is not UpstreamRefused
+}
+
+
+def error_from(info: ErrorInfo) -> NurslingError:
+    """Make the exception that says what `info` says: `error_from(info).info() == info`."""
+    kind = _BY_CODE.get(info.code or "")
+    if kind is not None and info.raw is None:
+        error = kind(info.message, param=info.param, headers=info.headers)
+        if error.info() == info:
+            return error
+    return UpstreamRefused(info)

@@ -72,6 +72,8 @@ PARTS: dict[ItemKind, frozenset[PartKind]] = {
 class _Item:
     __slots__ = ("choice", "ended", "kind", "parts")
 
+    kind: ItemKind
+
     def __init__(self, kind: ItemKind, choice: int) -> None:
         self.kind = kind
         self.choice = choice

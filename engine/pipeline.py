@@ -1,0 +1,426 @@
+"""One reply, as a pipeline that one nursery owns.
+
+    source ──bytes──▶ decode ══▶ normalize ══▶ whoever asked
+
+The law of this file: everything that a request starts ends with its nursery, and what leaves the
+nursery is one event list or one exception, never a group. `══` are memory channels of a few
+batches; a batch is what one read of the upstream brought. So a slow reader at the end stops the
+reads at the beginning, and memory stays flat.
+
+Clocks (`limits.py` has the numbers). One cancel scope around the conversation with the upstream
+carries them all; its deadline moves. `connect` belongs to the upstream object. *First event* and
+*idle* (for a whole reply: *whole*) are patience: time spent waiting for the upstream uses it up,
+news gives it back, and time in which our reader holds us back does not count. *Total* counts
+everything. After the last finish reason only the *grace* is left, and its end is a good end.
+
+Failures. A stage never raises: what goes wrong is a `Failed` behind the events that were good, and
+the upstream is released before it is passed on. Which error wins: the upstream's own words, then
+ours about the upstream, then a bug of ours (`InternalError`, with the bug as its cause).
+An exception or a cancellation of the program around us passes through as it is.
+
+This is the one file of the engine that knows Trio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Protocol
+
+import msgspec
+import trio
+
+from .accumulate import Accumulator, FinishedReply
+from .errors import (
+    ErrorInfo,
+    FirstEventTimeout,
+    IdleTimeout,
+    InternalError,
+    LocalProtocolError,
+    NurslingError,
+    TotalTimeout,
+    UpstreamRefused,
+    WholeTimeout,
+    error_from,
+)
+from .events import Ended, Event, Failed, is_meaningful
+from .formats.base import Call, Decoder, Format
+from .grammar import Grammar
+from .limits import DEFAULT_LIMITS, Limits, clock
+from .request import Request
+
+
+BATCHES = 2
+"""Batches that a channel holds. Enough to let the stages overlap; the cost per hop does not depend
+on it (measured), memory does."""
+
+
+class Source(Protocol):
+    """One answer of an upstream, from its status on."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status, or its equivalent."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, names in lower case."""
+        ...
+
+    async def read_some(self) -> bytes:
+        """Return what one read brings; `b""` at the clean end.
+
+        Raises `Truncated` if the connection broke or the body is shorter than it said.
+        """
+        ...
+
+
+class Upstream(Protocol):
+    """Something that answers requests."""
+
+    def open(
+        self, body: dict[str, Any], *, path: str, stream: bool
+    ) -> AbstractAsyncContextManager[Source]:
+        """Send a request; enter with the head of the answer, whatever its status.
+
+        `path` is that of the format (`/chat/completions`). Leaving closes the connection, or
+        gives it back if the answer was read to its end; shielded, with a deadline.
+        Raises `ConnectFailed` or `ConnectTimeout`.
+        """
+        ...
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a request goes, and how that place wants to be asked."""
+
+    upstream: Upstream
+    format: Format
+    model: str
+    """The model's name there."""
+    provider: str = ""
+    """For logs and headers."""
+    limits: Limits = DEFAULT_LIMITS
+    fold: bool = False
+    """Ask for a stream even if the client wants a whole reply (long silent answers)."""
+    include_usage: bool = True
+    preface: str | None = None
+
+
+class Reply:
+    """A live reply. Made by `open_reply`, of use inside its `async with` only.
+
+    Read it either event by event (`async for event in reply`, which raises what went wrong) or by
+    batches (`commit`, then `receive`, where a failure is the last event).
+    """
+
+    def __init__(self, request: Request, target: Target) -> None:
+        self.request = request
+        self.target = target
+        self.streamed = request.stream or target.fold
+        """Whether the upstream is asked for a stream."""
+        rendered = target.format.render_request(
+            request,
+            Call(
+                model=target.model,
+                stream=self.streamed,
+                include_usage=target.include_usage,
+                preface=target.preface,
+            ),
+        )
+        self.dropped = rendered.dropped
+        """Fields of the request that the upstream's format cannot say, by their wire names."""
+        self.headers: dict[str, str] = {}
+        """Headers of the upstream's answer that concern the caller. Empty until it answered."""
+        self.error: NurslingError | None = None
+        """What went wrong, once it has."""
+        self._body = rendered.body
+        self._accumulator = Accumulator(target.limits.max_reply_bytes)
+        self._conversation = trio.CancelScope()
+        self._ready: deque[Event] = deque()
+        self._refused = False
+        self._over = False
+        self._send, self._batches = trio.open_memory_channel[list[Event]](BATCHES)
+
+    @property
+    def message(self) -> FinishedReply:
+        """What has come so far; the finished message at the end."""
+        return self._accumulator.reply
+
+    @property
+    def over(self) -> bool:
+        """Whether the last event has been received."""
+        return self._over
+
+    async def commit(
+        self,
+        timeout: float = math.inf,  # noqa: ASYNC109 - at its end this returns what has come
+    ) -> list[Event]:
+        """Hold back until there is something to say: return the first events, news among them.
+
+        After `timeout` seconds without news, returns the handshake events that have come, perhaps
+        none: the caller commits itself then. Raises the failure if the reply fails before any
+        news, so that it can still become a true HTTP status.
+        """
+        held: list[Event] = []
+        with trio.move_on_after(timeout):
+            while True:
+                batch = await self.receive()
+                held += batch
+                if any(is_meaningful(event) for event in batch):
+                    break
+        first_news = next((event for event in held if is_meaningful(event)), None)
+        if isinstance(first_news, Failed):
+            raise self._failure(first_news)
+        return held
+
+    async def receive(self) -> list[Event]:
+        """Return the next batch. The last one ends with `Ended` or `Failed`; after it, `[]`.
+
+        Cancelling loses nothing. Raises `LocalProtocolError` outside the `async with`.
+        """
+        if self._over:
+            return []
+        try:
+            batch = await self._batches.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            raise LocalProtocolError("this reply is closed") from None
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                batch += self._batches.receive_nowait()
+        self._over = isinstance(batch[-1], Ended | Failed)
+        return batch
+
+    def close(self) -> None:
+        """Let go of the channel: from now on `receive` raises."""
+        self._batches.close()
+
+    def __aiter__(self) -> Reply:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Return the next event; raise what went wrong instead of a `Failed`."""
+        while not self._ready:
+            batch = await self.receive()
+            if not batch:
+                raise StopAsyncIteration
+            self._ready.extend(batch)
+        event = self._ready.popleft()
+        if isinstance(event, Failed):
+            raise self._failure(event)
+        return event
+
+    def _failure(self, event: Failed) -> NurslingError:
+        if self.error is None:
+            self.error = error_from(event.error)
+        return self.error
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start the stages."""
+        send, receive = trio.open_memory_channel[list[Event]](BATCHES)
+        nursery.start_soon(self._decode, send)
+        nursery.start_soon(self._normalize, receive, self._send)
+
+    # The stages.
+
+    async def _decode(self, out: trio.MemorySendChannel[list[Event]]) -> None:
+        """First stage: talk to the upstream; pass on a batch of events per read."""
+        last: list[Event]
+        with out:
+            try:
+                last = await self._converse(out)
+            except Exception as error:  # noqa: BLE001 - a bug here is this reply's failure only
+                if self._refused:
+                    return  # the next stage has said what was wrong already
+                self.error = the_one(error)
+                last = [Failed(self.error.info())]
+            if last:
+                await out.send(last)
+
+    async def _converse(self, out: trio.MemorySendChannel[list[Event]]) -> list[Event]:
+        """Hold the conversation; return the events that end it, unless they were sent already."""
+        limits = self.target.limits
+        decoder = self.target.format.decoder(self.request, limits)
+        patience = clock(limits.first_event_timeout if self.streamed else limits.whole_timeout)
+        end = trio.current_time() + clock(limits.total_timeout)
+        news = False
+        scope = self._conversation
+        scope.deadline = min(trio.current_time() + patience, end)
+        with scope:
+            started = trio.current_time()
+            async with self.target.upstream.open(
+                self._body, path=self.target.format.path, stream=self.streamed
+            ) as source:
+                self.headers = concerning(source.headers)
+                if not 200 <= source.status < 300:
+                    raise UpstreamRefused(await self._read_error(source))
+                patience -= trio.current_time() - started
+                graced = False
+                while True:
+                    started = trio.current_time()
+                    scope.deadline = min(started + patience, end)
+                    data = await source.read_some()
+                    patience -= trio.current_time() - started
+                    events = decoder.feed(data) if data else decoder.close()
+                    if decoder.finished != graced:  # back again: another choice began late
+                        graced = decoder.finished
+                        patience = limits.finish_grace if graced else clock(limits.idle_timeout)
+                    if not events:
+                        continue
+                    if not graced and any(is_meaningful(event) for event in events):
+                        news, patience = True, clock(limits.idle_timeout)
+                    if isinstance(events[-1], Failed):
+                        return events
+                    scope.deadline = end
+                    await pass_on(out, events)
+                    if isinstance(events[-1], Ended):
+                        await self._read_to_end(source)
+                        return []
+        return self._expired(decoder, end=end, news=news)
+
+    def _expired(self, decoder: Decoder, *, end: float, news: bool) -> list[Event]:
+        """Say which clock has run out; the end of the grace is a good end."""
+        if self._refused:
+            return []
+        limits = self.target.limits
+        if decoder.finished:
+            return decoder.close()
+        if trio.current_time() >= end:
+            raise TotalTimeout(f"the reply was not at its end after {limits.total_timeout:g} s")
+        if not self.streamed:
+            raise WholeTimeout(f"the reply did not come within {limits.whole_timeout:g} s")
+        if not news:
+            raise FirstEventTimeout(
+                f"the upstream said nothing within {limits.first_event_timeout:g} s"
+            )
+        raise IdleTimeout(f"the upstream was silent for {limits.idle_timeout:g} s")
+
+    async def _read_error(self, source: Source) -> ErrorInfo:
+        """Read an error answer, bounded in bytes and time (an endless one: litellm#27310)."""
+        limits = self.target.limits
+        text = b""
+        with trio.move_on_after(limits.connect_timeout):
+            try:
+                while len(text) < limits.max_error_bytes:
+                    data = await source.read_some()
+                    if not data:
+                        break
+                    text += data
+            except NurslingError:
+                pass  # the status is the news; a cut body is still worth quoting
+        text = text[: limits.max_error_bytes]
+        info = self.target.format.read_error(source.status, source.headers, text)
+        info.headers = self.headers | info.headers
+        return info
+
+    async def _read_to_end(self, source: Source) -> None:
+        """Let the HTTP body end, so that its connection can be used again."""
+        with trio.move_on_after(self.target.limits.reuse_grace):
+            try:
+                while await source.read_some():
+                    pass
+            except NurslingError:
+                return  # the reply is whole; only its connection is lost
+
+    async def _normalize(
+        self,
+        source: trio.MemoryReceiveChannel[list[Event]],
+        out: trio.MemorySendChannel[list[Event]],
+    ) -> None:
+        """Second stage: hold events to the grammar and fold them."""
+        grammar = Grammar()
+        with source, out:
+            async for batch in source:
+                if self._refused:
+                    continue  # until the first stage has noticed
+                legal: list[Event] = []
+                try:
+                    for event in batch:
+                        grammar.take(event, legal)
+                    self._accumulator.add(legal)
+                except Exception as error:  # noqa: BLE001 - a bug here is this reply's failure only
+                    self.error = the_one(error)
+                    legal = [event for event in legal if not isinstance(event, Ended | Failed)]
+                    legal.append(Failed(self.error.info()))
+                    self.message.error = self.error.info()
+                    self._refused = True
+                    self._conversation.cancel()
+                if legal:
+                    await pass_on(out, legal)
+
+
+@asynccontextmanager
+async def open_reply(request: Request, target: Target) -> AsyncGenerator[Reply, None]:
+    """Ask `target`, and hold the reply open for the body of the `async with`.
+
+    Leaving closes the upstream: at once if the reply is not over, else as soon as its connection
+    is fit for use again (`reuse_grace`).
+    Raises `BadRequest` or `NotSupported` at once if the target's format cannot say the request.
+    An exception of the body passes through as it is, and so does a cancellation from outside.
+    """
+    reply = Reply(request, target)
+    body = _Witness()
+    outcome: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            reply.start(nursery)
+            with body:
+                yield reply
+            if not reply.over:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The stages raise nothing, so beside cancellations this is the body's one exception.
+        outcome = body.error or group.exceptions[0]
+    finally:
+        reply.close()
+    if outcome is not None:
+        raise outcome
+
+
+class _Witness:
+    """Remembers with which exception a block was left: Trio rebuilds groups that pass a nursery."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.error = error
+
+
+async def pass_on(channel: trio.MemorySendChannel[list[Event]], batch: list[Event]) -> None:
+    """Send without a detour through the scheduler if there is room."""
+    try:
+        channel.send_nowait(batch)
+    except trio.WouldBlock:
+        await channel.send(batch)
+
+
+def the_one(error: Exception) -> NurslingError:
+    """Choose what a failed stage is said to have failed of.
+
+    Of a group, the upstream's fault comes before ours; the group stays reachable as the context.
+    """
+    if isinstance(error, NurslingError):
+        return error
+    if isinstance(error, ExceptionGroup):
+        leaves = [the_one(leaf) for leaf in error.exceptions]
+        leaves.sort(key=lambda leaf: leaf.fault != "upstream")
+        leaves[0].__context__ = error
+        return leaves[0]
+    bug = InternalError("an internal error of the gateway")
+    bug.__cause__ = error
+    return bug
+
+
+def concerning(headers: Mapping[str, str]) -> dict[str, str]:
+    """Choose the headers of an upstream's answer that concern the caller."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name in {"retry-after", "retry-after-ms"} or name.startswith("x-ratelimit-")
+    }
