@@ -291,7 +291,7 @@ async def test_a_late_choice_ends_the_grace(autojump_clock: MockClock) -> None:
 
 async def test_the_connection_is_read_to_its_end(autojump_clock: MockClock) -> None:
     """After the last event the body is read to its end, so that the connection can be reused."""
-    upstream = Script(HELLO, 0.01)
+    upstream = Script(HELLO, 0.01, b"beyond the end\n")
     await read(upstream)
     assert upstream.read_to_end
 
