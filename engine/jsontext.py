@@ -37,11 +37,11 @@ def loads(text: bytes) -> Any:
 
 
 def _loads_with_lone_surrogates(raw: bytes) -> Any:
+    text = raw.decode("utf-8", "replace")
     try:
-        value = json.loads(raw, parse_constant=_refuse_constant)
+        return scrub(json.loads(text, parse_constant=_refuse_constant, parse_float=_finite))
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
-    return scrub(value)
 
 
 def loads_request(text: bytes, *, max_depth: int) -> Any:
@@ -52,7 +52,7 @@ def loads_request(text: bytes, *, max_depth: int) -> Any:
     """
     try:
         value = json.loads(
-            text,
+            text.decode("utf-8-sig"),  # RFC 8259 §8.1: nothing else is exchanged
             object_pairs_hook=_unique_keys,
             parse_constant=_refuse_constant,
             parse_float=_finite,

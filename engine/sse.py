@@ -80,6 +80,9 @@ class SSEDecoder:
 
     def _take(self, line: bytes, frames: list[Frame]) -> None:
         """Process one line (§9.2.6)."""
+        size = len(line) + 1
+        if line and self._size + size > self._budget:
+            self._overflow()
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(BOM)
@@ -105,9 +108,7 @@ class SSEDecoder:
                 self._data.append(value)
             else:  # id and retry steer a browser's reconnection; the standard ignores the rest
                 return
-        self._size += len(line) + 1
-        if self._size > self._budget:
-            self._overflow()
+        self._size += size
 
     def _overflow(self) -> None:
         raise EventTooLarge(f"one event of the upstream is over {self._budget} bytes")
