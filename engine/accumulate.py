@@ -9,7 +9,7 @@ refuses to keep more than its budget.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
@@ -144,7 +144,7 @@ class Accumulator:
                     part = items[event.item].parts[event.part]
                     if event.text:
                         part.pieces.append(event.text)
-                        self._grow(len(event.text))
+                        self._grow(_size(event.text))
                     if event.logprobs:
                         part.logprobs = (part.logprobs or []) + event.logprobs
                         self._grow(BOOKKEEPING * len(event.logprobs))
@@ -174,7 +174,7 @@ class Accumulator:
                 case ItemEnded():
                     item = items[event.item]
                     item.status, item.sealed = event.status, event.sealed
-                    self._grow(len(event.sealed or ""))
+                    self._grow(_size(event.sealed or ""))
                     self._note(item.notes, event.extra)
                 case _:
                     self._add_to_reply(event)
@@ -193,6 +193,8 @@ class Accumulator:
                 reply.complete = True
             case Failed():
                 reply.error = event.error
+            case _:
+                assert_never(event)
 
     def _annotate(self, event: Annotated) -> None:
         if event.item < 0:
@@ -217,3 +219,8 @@ class Accumulator:
         self._size += size
         if self._size > self._budget:
             raise ReplyTooLarge(f"the reply is over {self._budget} bytes")
+
+
+def _size(text: str) -> int:
+    """The text's size in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -22,6 +22,8 @@ Refused: everything else. A reply that ends and never gave a reason was cut: `Tr
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from .errors import RemoteProtocolError, Truncated
 from .events import (
     Annotated,
@@ -150,6 +152,8 @@ class Grammar:
                 self._end(legal)
             case Started() | UsageReported() | Failed():
                 pass
+            case _:
+                assert_never(event)
         self._state = after
         legal.append(event)
 
