@@ -1,0 +1,238 @@
+"""The gateway as an ASGI app: routes, and the errors of everything that is no exchange.
+
+It runs under our own server (`server.py`) or mounted in any Trio ASGI server. All errors are
+`{"error": {message, type, param, code}}`. No global state: two apps in one process share nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, cast
+
+import structlog
+from quart import Response, request
+from quart.globals import app_ctx, request_ctx
+from quart.typing import ResponseReturnValue
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WrongMethod
+from werkzeug.exceptions import NotFound as NoSuchPath
+
+from nursling.engine import jsontext
+from nursling.engine.errors import (
+    BadRequest,
+    ErrorInfo,
+    InternalError,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotFound,
+    NurslingError,
+    UpgradeRefused,
+)
+from nursling.engine.formats.base import Format, Identity
+from nursling.engine.formats.openai_errors import render_error
+
+from .connection import (
+    REFUSAL_HEADERS,
+    UPGRADE_REFUSED,
+    Answer,
+    HTTPConnection,
+    WebSocketConnection,
+    header_pairs,
+)
+from .exchange import Engine, Exchange, Keys, Log, Record
+from .gate import Gate
+from .metrics import CONTENT_TYPE, Metrics
+from .origins import Origins
+
+
+PREFIXES = ("/v1", "")
+ROUTES = {
+    "/chat/completions": "chat",
+    "/responses": "responses",
+    "/models": "models",
+    "/livez": "livez",
+    "/readyz": "readyz",
+    "/metrics": "metrics",
+}
+"""Path below a prefix -> the route's name in metrics."""
+
+
+class Gateway(QuartTrio):
+    """The app, with what its connections need."""
+
+    asgi_http_class = HTTPConnection
+    asgi_websocket_class = WebSocketConnection
+
+    engine: Engine
+    keys: Keys
+    gate: Gate
+    metrics: Metrics
+    origins: Origins
+    log: Log
+    new_identity: Callable[[], Identity]
+
+    def drain(self) -> None:
+        """Refuse new requests from now on; `/readyz` says 503."""
+        self.gate.drain()
+
+    def end_streams(self) -> None:
+        """End what is still open, with an error that its client can read."""
+        self.gate.end_streams()
+
+    def route_of(self, path: str) -> str:
+        """Name the route of a path, in one word of a closed set."""
+        path = path.removeprefix("/v1")
+        return "models" if path.startswith("/models/") else ROUTES.get(path, "other")
+
+
+def fresh_identity() -> Identity:
+    """Make what is random about one reply."""
+    return Identity(secrets.token_hex(16), int(time.time()))
+
+
+def log_request(record: Record) -> None:
+    """Log a finished request by structlog, one line; a bug of ours as an error."""
+    logger = structlog.get_logger("nursling.request")
+    fields = {
+        name: value
+        for name in record.__struct_fields__
+        if (value := getattr(record, name)) is not None and name != "usage"
+    }
+    if record.usage is not None:
+        fields |= {
+            name: count
+            for name in record.usage.__struct_fields__
+            if (count := getattr(record.usage, name)) is not None
+        }
+    (logger.error if record.bug else logger.info)("request", **fields)
+
+
+def create_app(
+    engine: Engine,
+    *,
+    keys: Keys,
+    cors_origins: Collection[str] = (),
+    hosts: Collection[str] | None = None,
+    log: Log = log_request,
+    new_identity: Callable[[], Identity] = fresh_identity,
+) -> Gateway:
+    """Make the ASGI app of an engine.
+
+    `hosts`: the names by which it may be asked beside the loopback's own, or None for any. Give a
+    collection (perhaps empty) when it listens on loopback: it is the guard against DNS rebinding.
+    `cors_origins`: web origins whose pages may use it; `"*"` for all.
+    """
+    app = Gateway("nursling.transports.http", static_folder=None)
+    app.engine, app.keys, app.log, app.new_identity = engine, keys, log, new_identity
+    app.gate = Gate(engine.limits.max_streams)
+    app.metrics = Metrics()
+    app.origins = Origins(cors_origins, hosts)
+    # All three explicitly: Quart's defaults (60 s, 60 s, 16 MB) cut in silence.
+    app.config.update(
+        RESPONSE_TIMEOUT=None,
+        BODY_TIMEOUT=None,  # `body.py` has the clock: of progress, not of the whole
+        MAX_CONTENT_LENGTH=engine.limits.max_body_bytes,
+    )
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.before_request(_screen)
+    app.register_error_handler(Exception, _on_error)
+    _add_routes(app)
+    return app
+
+
+def _add_routes(app: Gateway) -> None:
+    async def livez() -> ResponseReturnValue:
+        return Response(b"ok\n", content_type="text/plain; charset=utf-8")
+
+    async def readyz() -> ResponseReturnValue:
+        draining = app.gate.draining or app.engine.draining
+        return Response(
+            b"draining\n" if draining else b"ok\n",
+            503 if draining else 200,
+            content_type="text/plain; charset=utf-8",
+        )
+
+    async def metrics() -> ResponseReturnValue:
+        _authorise(app)
+        return Response(app.metrics.text(), content_type=CONTENT_TYPE)
+
+    async def models() -> ResponseReturnValue:
+        _authorise(app)
+        return _json({"object": "list", "data": app.engine.models()})
+
+    async def model(name: str) -> ResponseReturnValue:
+        _authorise(app)
+        found = next((entry for entry in app.engine.models() if entry.get("id") == name), None)
+        if found is None:
+            raise ModelNotFound(f"the model {name!r} does not exist", param="model")
+        return _json(found)
+
+    def exchange(form: Format) -> Callable[[], Awaitable[ResponseReturnValue]]:
+        async def answer() -> ResponseReturnValue:
+            # The request itself, not Quart's proxy: it is read after the context of this view.
+            return Answer(Exchange(app, form, request_ctx.request))
+
+        return answer
+
+    app.add_url_rule("/livez", "livez", livez)
+    app.add_url_rule("/readyz", "readyz", readyz)
+    app.add_url_rule("/metrics", "metrics", metrics)
+    for prefix in PREFIXES:
+        app.add_url_rule(f"{prefix}/models", f"{prefix}models", models)
+        app.add_url_rule(f"{prefix}/models/<path:name>", f"{prefix}model", model)
+        for name, form in app.engine.formats.items():
+            app.add_url_rule(prefix + form.path, prefix + name, exchange(form), methods=["POST"])
+
+
+async def _screen() -> ResponseReturnValue | None:
+    """Look at every request before it is routed."""
+    app, headers = _app(), request.headers
+    if (headers.get("upgrade") or "").strip().lower() == "websocket":
+        raise UpgradeRefused(UPGRADE_REFUSED, headers=REFUSAL_HEADERS)
+    origin = headers.get("origin")
+    app.origins.check(headers.get("host"), origin, request.scheme)
+    if request.method == "OPTIONS" and "access-control-request-method" in headers:
+        wanted = headers.get("access-control-request-headers")
+        return Response(b"", 204, dict(app.origins.preflight(wanted)))
+    return None
+
+
+async def _on_error(error: Exception) -> ResponseReturnValue:
+    """Answer for everything that was raised outside an exchange."""
+    match error:
+        case NurslingError():
+            info = error.info()
+        case NoSuchPath():
+            info = NotFound(f"there is no {request.path[:256]!r} here").info()
+        case WrongMethod():
+            allowed = ", ".join(sorted(error.valid_methods or ()))
+            message = f"the method {request.method} is not allowed here"
+            info = MethodNotAllowed(message, headers={"allow": allowed}).info()
+        case HTTPException():
+            info = BadRequest(error.name).info()
+            info.status = error.code or info.status
+        case _:
+            structlog.get_logger("nursling.http").error("bug", bug=type(error).__qualname__)
+            info = InternalError("an internal error of the gateway").info()
+    return _json(render_error(info), info)
+
+
+def _app() -> Gateway:
+    return cast("Gateway", app_ctx.app)
+
+
+def _authorise(app: Gateway) -> None:
+    app.keys.check({name.lower(): value for name, value in request.headers})
+
+
+def _json(body: dict[str, Any], error: ErrorInfo | None = None) -> Response:
+    response = Response(jsontext.dumps(body), content_type="application/json")
+    if error is not None:
+        response.status_code = error.status
+        for name, value in header_pairs(error.headers):
+            response.headers[name.decode()] = value.decode()
+    return response

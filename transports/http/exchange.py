@@ -1,0 +1,285 @@
+"""One request of the API, from its body to the last byte of its answer.
+
+The law of this file: nothing is sent before the commit. Up to there every failure, ours, the
+client's or the upstream's, is an HTTP status with a JSON body; after it, an error inside the
+stream, in the client's format. A bug is this request's failure and nothing else's. However it
+ends, the end is recorded once, also when the client has left (`finally`), and never with a word of
+a prompt or a completion.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+import trio
+from quart import Request as HTTPRequest
+
+from nursling.engine import jsontext
+from nursling.engine.errors import Draining, ErrorInfo, InternalError, NurslingError, error_from
+from nursling.engine.events import Event, Failed, Started, Usage, is_meaningful
+from nursling.engine.formats.base import Encoder, Format
+from nursling.engine.limits import Limits, clock
+from nursling.engine.pipeline import Reply, Target, open_reply
+from nursling.engine.request import Request
+
+from .body import read_json
+from .connection import Send, Stamp, header_pairs
+from .metrics import reason_of
+
+
+if TYPE_CHECKING:
+    from .app import Gateway
+
+
+STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache, no-transform",  # no-transform: compressing proxies would buffer
+    "x-accel-buffering": "no",  # nginx
+}
+
+
+class Engine(Protocol):
+    """What the HTTP side needs to know of the composed engine."""
+
+    @property
+    def limits(self) -> Limits:
+        """The server's own limits."""
+        ...
+
+    @property
+    def formats(self) -> Mapping[str, Format]:
+        """The formats that clients may speak, by name."""
+        ...
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process is stopping."""
+        ...
+
+    def resolve(self, model: str) -> Target:
+        """Find where a model lives. Raises `ModelNotFound`."""
+        ...
+
+    def models(self) -> list[dict[str, Any]]:
+        """List the models, as `/v1/models` shows them."""
+        ...
+
+
+class Keys(Protocol):
+    """Who may call."""
+
+    def check(self, headers: Mapping[str, str]) -> str:
+        """Return the name of the caller's key. `headers` in lower case. Raises `Unauthorized`."""
+        ...
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """One finished request: what its log line says. Sizes in bytes, times in seconds."""
+
+    request_id: str
+    route: str
+    outcome: str
+    """`ok`, `client_gone`, or the reason of the failure."""
+    status: int = 0
+    """0 = the client left before there was one."""
+    key: str = ""
+    model: str = ""
+    provider: str = ""
+    upstream_format: str = ""
+    stream: bool = False
+    bytes_out: int = 0
+    events: int = 0
+    first_token: float | None = None
+    duration: float = 0.0
+    usage: Usage | None = None
+    bug: str | None = None
+    """Type and stack of an exception that should not have been; without its message."""
+
+
+Log = Callable[[Record], None]
+
+
+class Out:
+    """The client's side: what was sent so far."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+        self.ended = False
+        self.size = 0
+
+    async def start(self, status: int, headers: dict[str, str]) -> None:
+        """Send status and headers."""
+        self.started = True
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": header_pairs(headers)}
+        )
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body."""
+        if data:
+            self.size += len(data)
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """End the body well. Without it the server cuts the connection."""
+        if not self.ended:
+            self.ended = True
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def json(self, status: int, body: dict[str, Any], headers: dict[str, str]) -> None:
+        """Send a whole JSON body, but for its formal end."""
+        text = jsontext.dumps(body)
+        await self.start(
+            status,
+            {"content-type": "application/json", "content-length": str(len(text)), **headers},
+        )
+        await self.write(text)
+
+
+class Exchange:
+    """One request and its answer. The `Runner` of an `Answer`."""
+
+    def __init__(self, app: Gateway, form: Format, http: HTTPRequest) -> None:
+        self._app = app
+        self._form = form
+        self._http = http
+        self._identity = app.new_identity()
+        self._request: Request | None = None
+        self._reply: Reply | None = None
+        self._encoder: Encoder | None = None
+
+    async def run(self, send: Send, stamp: Stamp) -> None:
+        """Answer. A cancellation (the client has left) passes through, recorded."""
+        self._stamp = stamp
+        self._out = out = Out(send)
+        self._record = Record(
+            request_id=stamp.request_id, route=self._form.name, outcome="client_gone"
+        )
+        self._app.metrics.in_flight.inc()
+        try:
+            failure = await self._attempt()
+            if failure is not None:
+                self._record.outcome = reason_of(failure)
+                await self._fail(failure)
+            await out.end()
+        finally:
+            self._app.metrics.in_flight.dec()
+            self._finish()
+
+    async def _attempt(self) -> ErrorInfo | None:
+        """Serve the request; return what went wrong and has not been told to the client."""
+        try:
+            with self._app.gate.admit() as scope:
+                await self._serve()
+            if scope.cancelled_caught and self._record.outcome == "client_gone":
+                return Draining("the gateway is stopping", headers={"retry-after": "1"}).info()
+        except NurslingError as error:
+            self._note_bug(error.__cause__)
+            return error.info()
+        except Exception as bug:  # noqa: BLE001 - a bug is this request's 500 and nothing else's
+            self._note_bug(bug)
+            return InternalError("an internal error of the gateway").info()
+        return None
+
+    async def _serve(self) -> None:
+        app, record = self._app, self._record
+        record.key = app.keys.check({name.lower(): value for name, value in self._http.headers})
+        with self._stamp.waiting():
+            body = await read_json(self._http, app.engine.limits)
+        request = self._request = self._form.parse_request(body)
+        record.model, record.stream = request.model[:256], request.stream
+        target = app.engine.resolve(request.model)
+        record.provider, record.upstream_format = target.provider, target.format.name
+        async with open_reply(request, target) as reply:
+            self._reply = reply
+            await (self._stream if request.stream else self._whole)(request, reply)
+
+    async def _stream(self, request: Request, reply: Reply) -> None:
+        out = self._out
+        beat = clock(self._app.engine.limits.heartbeat)
+        with self._stamp.waiting():
+            batch = await reply.commit(beat)
+        self._note(batch)
+        encoder = self._encoder = self._form.encoder(request, self._identity)
+        if not any(isinstance(event, Started) for event in batch):
+            batch.insert(0, Started("", "", 0))  # we begin before the upstream does: under our id
+        await out.start(200, STREAM_HEADERS | self._headers(reply))
+        data = encoder.encode(batch)
+        if not any(is_meaningful(event) for event in batch):
+            data += encoder.beat()
+        await out.write(data)
+        while not reply.over:
+            with trio.move_on_after(beat) as silence:
+                batch = await reply.receive()
+            if silence.cancelled_caught:
+                await out.write(encoder.beat())
+            else:
+                self._note(batch)
+                await out.write(encoder.encode(batch))
+        self._settle(batch[-1])
+
+    async def _whole(self, request: Request, reply: Reply) -> None:
+        with self._stamp.waiting():
+            batch = await reply.commit()
+            self._note(batch)
+            while not reply.over:
+                batch = await reply.receive()
+                self._note(batch)
+        if isinstance(batch[-1], Failed):
+            raise reply.error or error_from(batch[-1].error)
+        body = self._form.render_reply(reply.message, request, self._identity)
+        await self._out.json(200, body, self._headers(reply))
+        self._settle(batch[-1])
+
+    def _headers(self, reply: Reply) -> dict[str, str]:
+        """Choose what the answer says beside its content."""
+        if not reply.dropped:
+            return reply.headers
+        return reply.headers | {"x-nursling-dropped": ", ".join(reply.dropped)}
+
+    async def _fail(self, failure: ErrorInfo) -> None:
+        """Tell the client, in the way that is still open."""
+        out = self._out
+        if not out.started:
+            await out.json(failure.status, self._form.render_error(failure), failure.headers)
+        elif self._encoder is not None:
+            try:
+                words = self._encoder.encode([Failed(failure)])
+            except Exception as bug:  # noqa: BLE001 - the encoder may be what is broken
+                self._note_bug(bug)
+                raise InternalError("a stream was cut: its encoder failed") from None
+            await out.write(words)
+
+    def _note(self, batch: list[Event]) -> None:
+        record = self._record
+        record.events += len(batch)
+        if record.first_token is None and any(is_meaningful(event) for event in batch):
+            record.first_token = self._stamp.elapsed
+
+    def _settle(self, last: Event) -> None:
+        """The client has been told the end of the reply, good or bad."""
+        self._record.outcome = reason_of(last.error) if isinstance(last, Failed) else "ok"
+        if self._reply is not None and self._reply.error is not None:
+            self._note_bug(self._reply.error.__cause__)
+
+    def _note_bug(self, bug: BaseException | None) -> None:
+        """Keep where a bug was, not its message: that may quote what people wrote."""
+        if bug is not None and self._record.bug is None:
+            stack = "".join(traceback.format_tb(bug.__traceback__))
+            self._record.bug = f"{type(bug).__qualname__}\n{stack}"
+
+    def _finish(self) -> None:
+        record, metrics, reply = self._record, self._app.metrics, self._reply
+        record.status = self._stamp.status
+        record.bytes_out = self._out.size
+        record.duration = self._stamp.elapsed
+        record.usage = reply.message.usage if reply is not None else None
+        metrics.ends.labels(record.outcome).inc()
+        metrics.duration.labels(record.route).observe(record.duration)
+        if record.first_token is not None:
+            metrics.first_token.labels(record.route).observe(record.first_token)
+        self._app.log(record)

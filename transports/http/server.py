@@ -1,0 +1,505 @@
+"""Hypercorn, guarded. The one file that names it.
+
+From Hypercorn come the HTTP/1.1 state machine, the ASGI streams and the lifespan. Its loop over a
+socket (`TCPServer`) and its `serve` are not used: each of their methods had to be replaced, so
+here is our own loop, which subclasses and patches nothing global; a program that runs its own
+Hypercorn beside us notices nothing. The reasons, each with its test:
+
+* one client that stops reading made the server unstoppable (hypercorn#262): writes are bounded;
+* a stray byte after a WebSocket upgrade (hypercorn#225), a malformed h2c upgrade or a non-ASCII
+  HTTP/2 path (anycorn#68) killed the process: no WebSocket, no HTTP/2, and an exception here ends
+  its own connection only;
+* `Connection: close` was not honoured under quart-trio (hypercorn#330), because the disconnect
+  that Hypercorn posts cancels the very task that closes: recycling a connection is shielded;
+* Content-Length beside Transfer-Encoding (request smuggling), unbounded headers, no cap on
+  connections: all refused in `Protocol` and `Server`;
+* an answer that came before its request's end (413, 503) was lost in a reset: we linger.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import ssl
+import traceback
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, cast
+
+import h11
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Request, Response
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState
+
+from nursling.engine import jsontext
+from nursling.engine.errors import ErrorInfo
+from nursling.engine.formats.openai_errors import render_error
+from nursling.engine.limits import DEFAULT_LIMITS, Limits, clock
+
+from .wire import Gone, Stalled, Wire, wire_of
+
+
+MAX_HEADERS = 128
+"""Headers of one request. Browsers send about 20, proxies add a few."""
+BACKLOG = 1024
+"""Connections the kernel holds until we accept them (hypercorn: 100)."""
+KEEP_ALIVE_REQUESTS = 10_000
+"""Requests on one connection, so that clients are spread anew now and then."""
+TURNED_AWAY = 64
+"""Connections beyond the cap that may wait for their 503 to be read."""
+
+_AUTHORITY = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
+_log = logging.getLogger("nursling.http.server")
+
+
+class Refused(Exception):
+    """A request that does not reach the app: answered with `status`, then closed."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1 and nothing else."""
+
+    def __init__(self, connection: Connection, server: Server, task_group: TaskGroup) -> None:
+        super().__init__(
+            server.app,
+            server.config,
+            server.context,
+            task_group,
+            ConnectionState(server.state.copy()),
+            server.tls,
+            connection.wire.client,
+            connection.wire.server,
+            connection.send,
+        )
+        self._server = server
+
+    async def handle(self, event: Event) -> None:
+        """Take bytes, or the end of the connection."""
+        try:
+            await super().handle(event)
+        except Refused as refused:
+            await self._send_error(refused.status, refused.message)
+            await self.send(Closed())
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Look at the head. Hypercorn switches to HTTP/2 here; we never do."""
+        names = {name for name, _ in event.headers}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            raise Refused(400, "Content-Length and Transfer-Encoding exclude each other")
+        if event.http_version not in {b"1.0", b"1.1"}:
+            raise Refused(505, "only HTTP/1.1 is spoken here")
+        size = sum(len(name) + len(value) + 4 for name, value in event.headers)
+        if (
+            len(event.headers) > MAX_HEADERS
+            or size + len(event.target) > self._server.limits.max_head_bytes
+        ):
+            raise Refused(431, "the request's head is too large")
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        """Hand a request to the app. A WebSocket handshake is one too: the app refuses it."""
+        target = _AUTHORITY.sub(b"", request.target, count=1) or b"/"
+        if not target.startswith((b"/", b"*")):
+            target = b"/" + target
+        self.stream = HTTPStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii").upper(),
+                raw_path=target,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Take what the app sends; while draining, every answer is its connection's last."""
+        if isinstance(event, Response) and self._server.draining:
+            event.headers.append((b"connection", b"close"))
+        await super().stream_send(event)
+
+    async def _maybe_recycle(self) -> None:
+        """Make ready for the next request, or close.
+
+        Hypercorn tells the app of the disconnect here, upon which quart-trio cancels the task that
+        we are in (hypercorn#330), so this is shielded.
+        """
+        with trio.CancelScope(shield=True, deadline=_in(self._server.limits.close_timeout)):
+            await super()._maybe_recycle()
+            return
+        await self.send(Closed())
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Answer what h11 could not parse."""
+        await self._send_error(status_code, "this is not a valid HTTP/1.1 request")
+
+    async def _send_error(self, status: int, message: str) -> None:
+        head, body = error_answer(status, message)
+        headers = [*head, *self.config.response_headers("h11")]
+        await self._send_h11_event(h11.Response(status_code=status, headers=headers))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+
+class Connection:
+    """One client's connection: what Hypercorn's `TCPServer` is, with bounds."""
+
+    def __init__(self, server: Server, wire: Wire) -> None:
+        self.wire = wire
+        self.busy = False
+        """Whether a request is at work."""
+        self._server = server
+        self._limits = server.limits
+        self._writing = trio.Lock()
+        self._reading = trio.CancelScope()
+        self._finishing = False
+
+    async def run(self) -> None:
+        """Serve the connection until either side ends it. Raises no `Exception`."""
+        limits = self._limits
+        try:
+            with trio.CancelScope() as everything:
+                async with TaskGroup() as tasks:
+                    self._protocol = Protocol(self, self._server, tasks)
+                    self._wait_for_head()
+                    with self._reading:
+                        await self._read()
+                    await self._lost()
+                    # The client is gone: whatever still works for it has this long to clean up.
+                    everything.deadline = _in(limits.close_timeout)
+        except* Exception as group:  # noqa: BLE001 - ends this connection and nothing else
+            where = "".join(traceback.format_tb(_leaf(group).__traceback__))
+            _log.error("a connection ended by %s\n%s", type(_leaf(group)).__name__, where)
+        finally:
+            self._server.rest(self)
+            with trio.CancelScope(shield=True, deadline=_in(limits.close_timeout)):
+                await self.wire.close()
+
+    async def send(self, event: Event) -> None:
+        """Take what the protocol wants done. Never cancelled half-way."""
+        match event:
+            case RawData():
+                await self._write(event.data)
+            case Closed():
+                await self._finish()
+            case Updated(idle=True):
+                self._wait_for_head()
+                self._server.rest(self)
+            case Updated():
+                self._reading.deadline = clock(0)
+                self._server.work(self)
+            case _:
+                pass
+
+    def close_if_idle(self) -> None:
+        """Close if no request is at work; without one there is nothing to wait for."""
+        if not self.busy:
+            self._reading.cancel()
+
+    async def _read(self) -> None:
+        """Feed the protocol; after our last word, only throw away what comes, for a while."""
+        end = math.inf
+        data = b"?"
+        while data:
+            data = await self.wire.read_some()
+            if not self._finishing:
+                await self._protocol.handle(RawData(data))
+            else:
+                end = min(end, _in(self._limits.head_timeout))
+                self._reading.deadline = min(_in(self._limits.close_timeout), end)
+
+    async def _write(self, data: bytes) -> None:
+        # Most writes fit into the socket's buffer: they cost one system call and no scheduling
+        # (a third of the cost of a small event, measured).
+        if self._writing.locked():
+            with trio.CancelScope(shield=True):  # bounded: the holder's own write is
+                await self._writing.acquire()
+        else:
+            self._writing.acquire_nowait()
+        try:
+            data = data[self.wire.write_now(data) :]
+            if data:
+                await self.wire.write_all(data, self._limits.write_timeout)
+        except Gone:
+            await self._lost()
+        except Stalled:
+            _log.warning("a client took nothing for %g s: cut", self._limits.write_timeout)
+            await self._cut()
+        finally:
+            self._writing.release()
+
+    async def _finish(self) -> None:
+        """Say that this was all; the reader lingers until the client has closed, or a while.
+
+        Closing at once, with bytes of the request unread, would reset the connection, and the
+        client might never see the answer.
+        """
+        if self._finishing:
+            return
+        self._finishing = True
+        self._reading.deadline = _in(self._limits.close_timeout)
+        self._server.rest(self)
+        with trio.CancelScope(shield=True, deadline=_in(self._limits.close_timeout)):
+            await self.wire.finish()
+            await self._protocol.handle(Closed())
+
+    async def _cut(self) -> None:
+        self._reading.cancel()
+        with trio.CancelScope(shield=True, deadline=_in(self._limits.close_timeout)):
+            await self.wire.close()
+            await self._protocol.handle(Closed())
+
+    async def _lost(self) -> None:
+        """Tell the app that its client is gone."""
+        with trio.CancelScope(shield=True, deadline=_in(self._limits.close_timeout)):
+            await self._protocol.handle(Closed())
+
+    def _wait_for_head(self) -> None:
+        """A request's head, or the next request, has this long to arrive."""
+        self._reading.deadline = _in(clock(self._limits.head_timeout))
+
+
+class Server:
+    """All connections of one listener."""
+
+    def __init__(self, app: ASGIFramework, limits: Limits, *, tls: bool) -> None:
+        self.app = ASGIWrapper(app)
+        self.limits = limits
+        self.tls = tls
+        self.draining = False
+        self.state: dict[str, Any] = {}
+        self.context = WorkerContext(None)
+        self.config = Config()
+        self.config.accesslog = None  # its atoms hold the query string
+        self.config.errorlog = _log
+        self.config.include_server_header = False
+        self.config.h11_max_incomplete_size = limits.max_head_bytes
+        self.config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
+        self.connections: set[Connection] = set()
+        self._turned_away = 0
+        self._working: set[Connection] = set()
+        self._resting = trio.Event()
+        self._resting.set()
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one accepted connection."""
+        if len(self.connections) >= self.limits.max_connections:
+            await self._turn_away(wire_of(stream))
+            return
+        if isinstance(stream, trio.SSLStream):
+            try:
+                with trio.fail_after(clock(self.limits.head_timeout)):
+                    await stream.do_handshake()
+            except (trio.BrokenResourceError, trio.TooSlowError):
+                return  # whoever called us closes the stream
+        connection = Connection(self, wire_of(stream))
+        self.connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self.connections.discard(connection)
+
+    async def _turn_away(self, wire: Wire) -> None:
+        """Say 503 to a connection beyond the cap, if there is time for it."""
+        if self.tls or self._turned_away >= TURNED_AWAY:
+            return
+        head, body = error_answer(503, "too many connections", retry=True)
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in head)
+        wire.write_now(b"HTTP/1.1 503 Service Unavailable\r\n" + lines + b"\r\n" + body)
+        self._turned_away += 1
+        try:
+            with trio.move_on_after(self.limits.close_timeout):
+                await wire.finish()
+                while await wire.read_some():
+                    pass
+        finally:
+            self._turned_away -= 1
+
+    def work(self, connection: Connection) -> None:
+        """A request has begun."""
+        connection.busy = True
+        if not self._working:
+            self._resting = trio.Event()
+        self._working.add(connection)
+
+    def rest(self, connection: Connection) -> None:
+        """A request has ended."""
+        connection.busy = False
+        self._working.discard(connection)
+        if not self._working:
+            self._resting.set()
+
+    def drain(self) -> None:
+        """Close what is idle; what is at work closes behind its answer."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+    async def rested(self) -> None:
+        """Wait until no request is at work."""
+        while self._working:
+            await self._resting.wait()
+
+    async def abort(self) -> None:
+        """Close every socket under whoever uses it."""
+        for connection in list(self.connections):
+            await connection.wire.close()
+
+
+async def serve(
+    app: ASGIFramework,
+    *,
+    host: str,
+    port: int,
+    stop: trio.Event,
+    now: trio.Event,
+    limits: Limits = DEFAULT_LIMITS,
+    tls_cert: Path | str | None = None,
+    tls_key: Path | str | None = None,
+    on_drain: Callable[[], None] = lambda: None,
+    on_drained: Callable[[], None] = lambda: None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an ASGI app until `stop`, then drain; `now` ends the drain at once.
+
+    `task_status` reports the bound addresses as URLs (port 0 = any free one).
+    Drain: `on_drain` is called (the app refuses new work; the listener stays open so that
+    `/readyz` can say so), then requests at work have `drain_timeout`. Past it `on_drained` is
+    called (the app ends them with an error), and `close_timeout` later every socket is closed.
+    Raises `OSError` if it cannot bind, `ssl.SSLError` if the certificate cannot be used.
+    """
+    tls = None if tls_cert is None else _tls_context(tls_cert, tls_key)
+    server = Server(app, limits, tls=tls is not None)
+    listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    urls = [_prepare(listener, limits, tls) for listener in listeners]
+    async with _lifespan(server), trio.open_nursery() as connections:
+        try:
+            async with trio.open_nursery() as accepting:
+                for listener in listeners:
+                    accepting.start_soon(_accept, server, listener, tls, connections)
+                task_status.started(urls)
+                await stop.wait()
+                on_drain()
+                server.drain()
+                with trio.move_on_after(limits.drain_timeout):
+                    await _either(server.rested, now.wait)
+                accepting.cancel_scope.cancel()
+            on_drained()
+            with trio.move_on_after(limits.close_timeout):
+                await _either(server.rested, now.wait)
+        finally:
+            with trio.CancelScope(shield=True, deadline=_in(limits.close_timeout)):
+                await server.abort()
+            connections.cancel_scope.deadline = _in(limits.close_timeout)
+
+
+async def _accept(
+    server: Server,
+    listener: trio.SocketListener,
+    tls: ssl.SSLContext | None,
+    connections: trio.Nursery,
+) -> None:
+    """Accept until cancelled; `serve_listeners` waits a little when we are out of descriptors."""
+    if tls is None:
+        await trio.serve_listeners(server.handle, [listener], handler_nursery=connections)
+    else:
+        wrapped = trio.SSLListener(listener, tls, https_compatible=True)
+        await trio.serve_listeners(server.handle, [wrapped], handler_nursery=connections)
+
+
+def _prepare(listener: trio.SocketListener, limits: Limits, tls: ssl.SSLContext | None) -> str:
+    """Set what accepted sockets inherit; return the listener's URL."""
+    sock = listener.socket
+    if hasattr(trio.socket, "TCP_USER_TIMEOUT"):
+        # Linux: the kernel itself resets a connection whose other side takes nothing.
+        patience = limits.write_timeout + limits.close_timeout
+        sock.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT, int(patience * 1000))
+    host, port = sock.getsockname()[:2]
+    return f"{'http' if tls is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _tls_context(cert: Path | str, key: Path | str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+@asynccontextmanager
+async def _lifespan(server: Server) -> AsyncGenerator[None]:
+    """Run the app's lifespan around the serving."""
+    lifespan = Lifespan(server.app, server.config, cast("Any", server.state))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lifespan.handle_lifespan)
+        await lifespan.wait_for_startup()
+        yield
+        await lifespan.wait_for_shutdown()
+        nursery.cancel_scope.cancel()
+
+
+async def _either(*waits: Callable[[], Any]) -> None:
+    """Wait until one of several is over."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(one: Callable[[], Any]) -> None:
+            await one()
+            nursery.cancel_scope.cancel()
+
+        for one in waits:
+            nursery.start_soon(wait, one)
+
+
+def error_answer(
+    status: int, message: str, *, retry: bool = False
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Write an error of the HTTP layer itself: headers and body."""
+    kind, code = "invalid_request_error", HTTPStatus(status).phrase.lower().replace(" ", "_")
+    if retry:
+        kind = code = "overloaded"
+    info = ErrorInfo(message=message, type=kind, code=code, status=status)
+    body = jsontext.dumps(render_error(info))
+    head = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    return [*head, (b"retry-after", b"1")] if retry else head, body
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """Find the first plain exception of a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _in(seconds: float) -> float:
+    return trio.current_time() + seconds
