@@ -1,0 +1,65 @@
+"""Logs: one line per thing that happened, on stderr.
+
+The law of this file: a line has an event's name and values that are about the request, never of
+it: no prompt, no completion, no key. Values that others chose (a model's name, a header) are
+escaped, so that nobody can forge a line or colour a terminal. For people on a terminal; JSON
+otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+
+LEVELS = ("debug", "info", "warning", "error")
+_LIBRARIES = ("httpx", "httpcore", "hypercorn.access", "hypercorn.error", "quart", "watchfiles")
+LONGEST = 300
+"""Characters of one value; what is longer was not meant for a log."""
+
+
+def configure(level: str = "info", file: TextIO | None = None) -> None:
+    """Set up the process's logs. For programs; an embedder has logs of its own."""
+    file = file or sys.stderr
+    number = getattr(logging, level.upper())
+    for_people = file.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=False),
+            structlog.processors.format_exc_info,
+            escape,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+            if for_people
+            else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(file),
+        cache_logger_on_first_use=False,
+    )
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def escape(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Escape what is not printable in every value, and cut what is too long (structlog's form)."""
+    for key, value in event.items():
+        if isinstance(value, str) and key != "exception":
+            event[key] = plain(value)
+    return event
+
+
+def plain(value: str) -> str:
+    """Make a string safe to print: no control character, no bidirectional trick, no flood."""
+    if len(value) > LONGEST:
+        value = value[:LONGEST] + "…"
+    if value.isprintable():
+        return value
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value)
