@@ -1,0 +1,133 @@
+"""The composition root for embedders and for the gateway: a configuration, made to run.
+
+    async with open_engine(config) as engine:
+        async with engine.stream(request) as reply:
+            async for event in reply:
+                ...
+
+The law of this file: everything an engine holds is closed when its block ends, and nothing is
+global: two engines in one process know nothing of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from types import MappingProxyType
+from typing import Any
+
+from nursling.engine.errors import BadRequest, Draining, Overloaded
+from nursling.engine.formats.base import Format
+from nursling.engine.limits import Limits
+from nursling.engine.pipeline import Reply, Target, Upstream, open_reply
+from nursling.engine.request import Request
+
+from .catalog import Catalog
+from .config import DEMO, Config
+from .formats import FORMATS
+from .upstream.client import HttpClient
+from .upstream.demo import DemoUpstream
+
+
+class Engine:
+    """A running configuration. Made by `open_engine`."""
+
+    def __init__(
+        self, config: Config, client: HttpClient, upstreams: Mapping[str, Upstream]
+    ) -> None:
+        self.formats: Mapping[str, Format] = MappingProxyType(dict(FORMATS))
+        """The wire formats, by name."""
+        self.draining = False
+        """Whether new requests are refused, because the program is about to stop."""
+        self.active = 0
+        """Requests at work."""
+        self._client = client
+        self._upstreams = upstreams
+        self._config, self._catalog = self._load(config)
+
+    @property
+    def config(self) -> Config:
+        """The configuration that is in force."""
+        return self._config
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the process; those of one model are in its `Target`."""
+        return self._config.limits
+
+    def resolve(self, model: str) -> Target:
+        """Say where requests for a model go. Raises `ModelNotFound`."""
+        return self._catalog.resolve(model)
+
+    def models(self) -> list[dict[str, Any]]:
+        """List the configured models, as `GET /v1/models` does."""
+        return self._catalog.models()
+
+    @property
+    def endpoints(self) -> Mapping[str, Upstream]:
+        """Everything that is asked over HTTP, by a name for people."""
+        return self._catalog.endpoints
+
+    def reload(self, config: Config) -> None:
+        """Put another configuration in force, at once or (`ConfigError`) not at all.
+
+        Requests at work keep the target that they have.
+        """
+        self._config, self._catalog = self._load(config)
+
+    @asynccontextmanager
+    async def stream(self, request: Request | Mapping[str, Any]) -> AsyncGenerator[Reply, None]:
+        """Ask a model; enter at once, and read the reply as it comes.
+
+        `request` is a `Request`, or the body of a Chat Completions request (it has `messages`) or
+        of a Responses request (it has `input`); a body is streamed unless it says otherwise.
+        Raises `BadRequest`, `ModelNotFound`, `NotSupported`; `Overloaded` past `max_streams`, and
+        `Draining`. What goes wrong later is raised by reading the reply.
+        """
+        asked = request if isinstance(request, Request) else self._parse(request)
+        target = self.resolve(asked.model)
+        with self._place():
+            async with open_reply(asked, target) as reply:
+                yield reply
+
+    def _parse(self, body: Mapping[str, Any]) -> Request:
+        name = "chat" if "messages" in body else "responses" if "input" in body else None
+        if name is None:
+            raise BadRequest("a request has either 'messages' (chat) or 'input' (responses)")
+        return self.formats[name].parse_request({"stream": True, **body})
+
+    @contextmanager
+    def _place(self) -> Generator[None, None, None]:
+        """Hold one of the `max_streams` places."""
+        if self.draining:
+            raise Draining("nursling is about to stop", headers={"retry-after": "5"})
+        if self.active >= self.limits.max_streams:
+            message = f"{self.active} requests are at work already"
+            raise Overloaded(message, headers={"retry-after": "1"})
+        self.active += 1
+        try:
+            yield
+        finally:
+            self.active -= 1
+
+    def _load(self, config: Config) -> tuple[Config, Catalog]:
+        catalog = Catalog(
+            config,
+            formats=self.formats,
+            connect=self._client.upstream,
+            upstreams=self._upstreams,
+        )
+        return config, catalog
+
+
+@asynccontextmanager
+async def open_engine(
+    config: Config, *, upstreams: Mapping[str, Upstream] | None = None
+) -> AsyncGenerator[Engine, None]:
+    """Open the upstreams of a configuration. Raises `ConfigError` for an entry that leads nowhere.
+
+    `upstreams` are objects of yours, by provider name: anything with the `open` method of
+    `nursling.engine.pipeline.Upstream`. The provider `demo` is always there.
+    """
+    async with HttpClient() as client:
+        yield Engine(config, client, {DEMO: DemoUpstream(), **(upstreams or {})})
