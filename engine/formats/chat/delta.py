@@ -1,0 +1,123 @@
+"""What one delta (or one message) says, under whatever names its server says it.
+
+Content may be a text, or a list of parts (Mistral). Reasoning comes as `reasoning_content`
+(DeepSeek, llama-server, vLLM), `reasoning` (mlx_lm, OpenRouter) or `reasoning_details`
+(OpenRouter), often the same words under two of the names: they are read once.
+
+Members that are not known here, and those of a type that nobody expects, are kept as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...events import PartKind
+from .words import read_citation, without_nulls
+
+
+KNOWN = frozenset(
+    {
+        "role",
+        "content",
+        "refusal",
+        "tool_calls",
+        "function_call",
+        "reasoning_content",
+        "reasoning",
+        "reasoning_details",
+        "annotations",
+    }
+)
+REASONING = frozenset({"reasoning_content", "reasoning", "reasoning_details"})
+_ODD = REASONING | {"annotations"}
+
+
+class Thought:
+    """What a delta says of reasoning."""
+
+    __slots__ = ("kind", "patch", "sealed", "text")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.kind: PartKind = "thought"
+        self.patch: dict[str, Any] | None = None
+        self.sealed: list[dict[str, Any]] = []
+
+
+class Parts:
+    """Content that came as a list of parts: its words, by kind."""
+
+    def __init__(self, content: Any) -> None:
+        self.text = self.thought = self.refusal = ""
+        self.others: list[Any] = []
+        for part in content if isinstance(content, list) else [content]:
+            match part:
+                case str(text) | {"type": "text" | "output_text", "text": str(text)}:
+                    self.text += text
+                case {"type": "refusal", "refusal": str(text)}:
+                    self.refusal += text
+                case {"type": "thinking", "thinking": str(text)}:
+                    self.thought += text
+                case {"type": "thinking", "thinking": [*inner]}:  # Mistral
+                    self.thought += Parts(inner).text
+                case _:
+                    self.others.append(part)
+
+
+def thought_of(delta: dict[str, Any]) -> Thought:
+    """Read the reasoning of a delta once, although servers say it under two or three names."""
+    thought = Thought()
+    for name in ("reasoning_content", "reasoning"):
+        text = delta.get(name)
+        if isinstance(text, str) and text:
+            thought.text = text
+            thought.patch = {"reasoning": True} if text == delta.get("reasoning") else None
+            break
+    spoken = bool(thought.text)
+    for detail in listed(delta.get("reasoning_details")):
+        match detail:
+            case {"type": "reasoning.encrypted", "data": str()}:
+                thought.sealed.append(detail)
+            case {"type": "reasoning.text", "text": str(text)} if not spoken:
+                thought.text += text
+            case {"type": "reasoning.summary", "summary": str(text)} if not spoken:
+                thought.text += text
+                thought.kind = "summary"
+            case _:
+                pass
+    return thought
+
+
+def patch_of_delta(delta: dict[str, Any]) -> dict[str, Any]:
+    """Keep what a delta says beyond the normal form."""
+    patch: dict[str, Any] = {}
+    if not delta.keys() <= KNOWN:
+        patch = without_nulls({key: delta[key] for key in delta.keys() - KNOWN})
+    if delta.keys() & _ODD:
+        details = delta.get("reasoning_details")
+        open_details = [one for one in listed(details) if not _is_sealed(one)]
+        if open_details:
+            patch["reasoning_details"] = open_details
+        notes = [one for one in listed(delta.get("annotations")) if read_citation(one) is None]
+        if notes:
+            patch["annotations"] = notes
+        for name in ("reasoning_content", "reasoning"):
+            if delta.get(name) and not isinstance(delta[name], str):
+                patch[name] = delta[name]
+    content = delta.get("content")
+    if content and not isinstance(content, str) and (others := Parts(content).others):
+        patch["content_parts"] = others
+    return patch
+
+
+def _is_sealed(detail: Any) -> bool:
+    match detail:
+        case {"type": "reasoning.encrypted", "data": str()}:
+            return True
+        case _:
+            return False
+
+
+def listed(value: Any) -> list[Any]:
+    """Take a list, or nothing."""
+    return value if isinstance(value, list) else []

@@ -1,0 +1,236 @@
+"""The normal form -> a body for a chat upstream.
+
+The law of this file: a client of this format is sent on as it spoke, with only the model's name,
+the stream switches and the preface set. A client of another format is translated, and what chat
+cannot say is refused by name where the answer would be wrong without it, else dropped and listed.
+
+Decided here:
+
+* `max_tokens`, not `max_completion_tokens`: a translated request mostly goes to a server that
+  knows only the older name.
+* The stored state of a Responses server (`previous_response_id`, `conversation`, `prompt`) and
+  `background` are refused: we keep none.
+* `store` of a Responses client is its wish towards a Responses server: true is dropped and listed.
+* A choice among some tools (`allowed_tools`) offers those tools only: that is what it means, and
+  every server understands it.
+* Custom tools are wrapped as functions (`unwrap.py`) for a client of another format; a chat
+  client's own are sent as they are.
+* `parallel_tool_calls` goes with tools only; OpenAI refuses it alone.
+* Usage of a stream is always asked for, unless the provider's switch says that it refuses
+  `stream_options.include_usage`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import BadRequest
+from ...request import (
+    AllowedTools,
+    CustomTool,
+    FunctionTool,
+    NamedTool,
+    OpaqueChoice,
+    OpaqueTool,
+    OutputFormat,
+    Request,
+    ToolChoice,
+)
+from ..base import Call, Rendered
+from .history import History
+from .unwrap import wrap_tool
+from .words import NAME
+
+
+SAME_NAME = frozenset({"prompt_cache_retention", "prompt_cache_options", "moderation"})
+"""Responses fields that chat has too, in the same form, and that the normal form has not."""
+
+KEPT_STATE = frozenset({"conversation", "prompt", "background"})
+"""Responses fields that need a server with a memory."""
+
+
+def render_request(request: Request, call: Call) -> Rendered:
+    """Write the request for a chat upstream; see `Format.render_request`."""
+    dropped: list[str] = []
+    if request.format == NAME and request.raw is not None:
+        body = {**request.raw, "model": call.model, "stream": call.stream}
+    else:
+        body = _translate(request, call, dropped)
+    if call.preface is not None:
+        body["messages"] = _prefaced(body["messages"], call.preface)
+    _ask_for_usage(request, call, body, dropped)
+    return Rendered(body, dropped)
+
+
+def _prefaced(messages: list[dict[str, Any]], preface: str) -> list[dict[str, Any]]:
+    """Put the preface into the first system message, or make one."""
+    first, rest = messages[0], messages[1:]
+    if first["role"] not in {"system", "developer"}:
+        return [{"role": "system", "content": preface}, *messages]
+    match first["content"]:
+        case [*parts]:
+            content: Any = [{"type": "text", "text": preface}, *parts]
+        case None | "":
+            content = preface
+        case text:
+            content = f"{preface}\n{text}"
+    return [{**first, "content": content}, *rest]
+
+
+def _ask_for_usage(request: Request, call: Call, body: dict[str, Any], dropped: list[str]) -> None:
+    options = body.pop("stream_options", None) or {}
+    if not call.stream:
+        return  # an error beside `stream: false`
+    options = {name: value for name, value in options.items() if name != "include_usage"}
+    if call.include_usage:
+        options["include_usage"] = True
+    elif request.include_usage:
+        dropped.append("stream_options.include_usage")
+    if options:
+        body["stream_options"] = options
+
+
+def _translate(request: Request, call: Call, dropped: list[str]) -> dict[str, Any]:
+    if request.previous_response_id is not None:
+        raise BadRequest(
+            "the upstream of this model keeps no responses: send the conversation itself",
+            param="previous_response_id",
+        )
+    wrap = request.format != NAME
+    history = History(wrap=wrap, dropped=dropped)
+    body: dict[str, Any] = {"model": call.model, "messages": history.write(request.items)}
+    if not body["messages"]:
+        raise BadRequest("the conversation is empty", param="input")
+    body["stream"] = call.stream
+    _settings(request, body, dropped)
+    _tools(request, body, dropped, wrap=wrap)
+    _leftover(request, body, dropped)
+    return body
+
+
+def _settings(request: Request, body: dict[str, Any], dropped: list[str]) -> None:
+    body |= _said(
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        seed=request.seed,
+        stop=request.stop or None,
+        logit_bias=request.logit_bias,
+        logprobs=True if request.logprobs or request.top_logprobs else None,
+        top_logprobs=request.top_logprobs or None,
+        response_format=None if request.output is None else response_format(request.output),
+        verbosity=request.verbosity,
+        reasoning_effort=request.reasoning_effort,
+        metadata=request.metadata,
+        user=request.user,
+        safety_identifier=request.safety_identifier,
+        prompt_cache_key=request.prompt_cache_key,
+        service_tier=request.service_tier,
+        n=request.n if request.n > 1 else None,
+    )
+    if request.format in {"", NAME}:
+        body |= _said(store=request.store)
+    elif request.store:
+        dropped.append("store")
+    if request.include_obfuscation and body["stream"]:
+        body["stream_options"] = {"include_obfuscation": True}
+    if request.reasoning_summary is not None:
+        dropped.append("reasoning.summary")
+    if request.encrypted_reasoning:
+        dropped.append("include (reasoning.encrypted_content)")
+
+
+def response_format(output: OutputFormat) -> dict[str, Any]:
+    """Write the shape of the answer."""
+    if output.kind != "json_schema":
+        return {"type": output.kind}
+    schema = _said(description=output.description, schema=output.schema, strict=output.strict)
+    return {"type": "json_schema", "json_schema": {"name": output.name or "answer", **schema}}
+
+
+# Tools.
+
+
+def _tools(request: Request, body: dict[str, Any], dropped: list[str], *, wrap: bool) -> None:
+    choice = request.tool_choice
+    offered = request.tools
+    if isinstance(choice, AllowedTools):
+        allowed = {(tool.kind, tool.name) for tool in choice.tools}
+        offered = [tool for tool in offered if _kind_and_name(tool) in allowed]
+        choice = choice.mode
+    tools: list[dict[str, Any]] = []
+    for tool in offered:
+        match tool:
+            case FunctionTool():
+                tools.append({"type": "function", "function": _function(tool)})
+            case CustomTool():
+                tools.append(wrap_tool(tool) if wrap else _custom(tool))
+            case OpaqueTool():
+                dropped.append(f"{tool.where} ({tool.type})")
+    if isinstance(choice, OpaqueChoice):
+        raise BadRequest(f"the upstream cannot be told to use {choice.type}", param="tool_choice")
+    if tools:
+        body["tools"] = tools
+        body |= _said(
+            tool_choice=None if choice is None else _choice(choice, wrap=wrap),
+            parallel_tool_calls=request.parallel_tool_calls,
+        )
+    elif choice is not None and choice not in {"auto", "none"}:
+        raise BadRequest("there is no tool that could be chosen", param="tool_choice")
+
+
+def _kind_and_name(tool: FunctionTool | CustomTool | OpaqueTool) -> tuple[str, str]:
+    match tool:
+        case FunctionTool():
+            return "function", tool.name
+        case CustomTool():
+            return "custom", tool.name
+        case OpaqueTool():
+            return tool.type, ""
+
+
+def _function(tool: FunctionTool) -> dict[str, Any]:
+    said = _said(description=tool.description, parameters=tool.parameters, strict=tool.strict)
+    return {"name": tool.name, **said}
+
+
+def _custom(tool: CustomTool) -> dict[str, Any]:
+    form = tool.grammar
+    if form is not None and form.get("type") == "grammar":
+        inner = {name: value for name, value in form.items() if name != "type"}
+        form = {"type": "grammar", "grammar": inner}
+    said = _said(description=tool.description, format=form)
+    return {"type": "custom", "custom": {"name": tool.name, **said}}
+
+
+def _choice(choice: ToolChoice, *, wrap: bool) -> Any:
+    if not isinstance(choice, NamedTool):
+        return choice
+    kind = "function" if wrap else choice.kind
+    return {"type": kind, kind: {"name": choice.name}}
+
+
+# The rest.
+
+
+def _leftover(request: Request, body: dict[str, Any], dropped: list[str]) -> None:
+    """The fields without a place in the normal form, by their names in the client's format."""
+    for name, value in request.extra.items():
+        if request.format in {"", NAME}:
+            head, _, tail = name.partition(".")
+            body[head] = {**body.get(head, {}), tail: value} if tail else value
+        elif name in KEPT_STATE and value:
+            raise BadRequest(f"the upstream of this model has no {name}", param=name)
+        elif name in SAME_NAME:
+            body[name] = value
+        elif value is not None and (name, value) not in {
+            ("background", False),
+            ("truncation", "disabled"),
+        }:
+            dropped.append(name)
+
+
+def _said(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,89 @@
+"""Taking a field out of a client's JSON: it has the right type, or the client is told which.
+
+The law of this file: a field that is absent or null was not said (`None`); a field of a wrong type
+is a `BadRequest` whose `param` is its path, `messages[3].content[0].image_url`. Words and codes
+are those of OpenAI's service.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from ..errors import BadRequest
+
+
+JSON = dict[str, Any]
+T = TypeVar("T", str, bool, int, list[Any], JSON)
+
+NAMES: dict[type, str] = {
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    list: "an array",
+    dict: "an object",
+}
+
+
+def wrong(what: str, path: str) -> BadRequest:
+    """A field is there, and is not what it should be."""
+    return BadRequest(f"Invalid '{path}': expected {what}.", param=path, code="invalid_type")
+
+
+def unknown(value: str, path: str, allowed: str) -> BadRequest:
+    """A field is a word that nobody knows."""
+    return BadRequest(
+        f"Invalid value: '{value}' in '{path}'. Supported values are: {allowed}.",
+        param=path,
+        code="invalid_value",
+    )
+
+
+def missing(path: str) -> BadRequest:
+    """A field is not there, and has to be."""
+    return BadRequest(
+        f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter"
+    )
+
+
+def take(value: JSON, key: str, kind: type[T], where: str = "") -> T | None:
+    """Take a field that may be left out. `where` is the path of `value` itself, `""` = the body."""
+    found = value.get(key)
+    if found is None:
+        return None
+    if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+        raise wrong(NAMES[kind], join(where, key))
+    return found
+
+
+def need(value: JSON, key: str, kind: type[T], where: str = "") -> T:
+    """Take a field that has to be there."""
+    found = take(value, key, kind, where)
+    if found is None:
+        raise missing(join(where, key))
+    return found
+
+
+def take_number(value: JSON, key: str, where: str = "") -> float | None:
+    """Take a number that may be left out."""
+    found = value.get(key)
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise wrong("a number", join(where, key))
+    return found
+
+
+def objects(values: list[Any], where: str) -> list[tuple[str, JSON]]:
+    """The elements of an array of objects, each with its path."""
+    found: list[tuple[str, JSON]] = []
+    for number, value in enumerate(values):
+        path = f"{where}[{number}]"
+        if not isinstance(value, dict):
+            raise wrong(NAMES[dict], path)
+        found.append((path, value))
+    return found
+
+
+def join(where: str, key: str) -> str:
+    """The path of a field."""
+    return f"{where}.{key}" if where else key
