@@ -1,0 +1,54 @@
+"""Eight combinations x every kind of content: valid by the schemas, lawful, and nothing lost.
+
+A client of either API, an upstream of either API, streamed and whole. The upstream's bytes are cut
+at random places (the same each time), and the client's are read with the official SDK's types.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support import table
+from support.conformance import APIS, carry
+from support.kinds import KINDS, Kind
+from support.scripted import Api
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("upstream", APIS, ids=lambda api: f"from-{api}")
+@pytest.mark.parametrize("client", APIS, ids=lambda api: f"to-{api}")
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name.replace(" ", "-"))
+def test_content_arrives(kind: Kind, client: Api, upstream: Api, stream: bool) -> None:
+    """What the upstream says is what the client finds; only a stated gap is one."""
+    verdict = carry(kind, client, upstream, stream=stream)
+    if client in kind.not_asked:
+        assert verdict == "unaskable"
+    elif kind.upstream(upstream, client) is None:
+        assert verdict in {"unsayable", "refused"}
+    else:
+        assert verdict == ("rest" if kind.only_same and client != upstream else "whole")
+
+
+def test_a_second_choice_arrives_like_the_first() -> None:
+    """n = 2 from chat to chat: both choices, each with its own text."""
+    from support import reading  # noqa: PLC0415 - only this test looks at both choices
+    from support.conformance import cut, request_body  # noqa: PLC0415 - likewise
+    from support.formats import FORMATS, stream_to, through  # noqa: PLC0415 - likewise
+
+    from nursling.engine.limits import DEFAULT_LIMITS  # noqa: PLC0415 - likewise
+
+    kind = next(kind for kind in KINDS if kind.choices == 2)
+    assert kind.chat is not None
+    request = FORMATS["chat"].parse_request(request_body(kind, "chat", stream=True))
+    decoder = FORMATS["chat"].decoder(request, DEFAULT_LIMITS)
+    batches = through(decoder, cut(kind.chat.stream(), "n=2"))
+    choices, _ = reading.chat_stream(stream_to("chat", request, batches), n=2)
+    assert [said.texts for said in choices] == [("Heads.",), ("Tails, this time.",)]
+
+
+def test_the_table_in_the_readme_is_what_the_tests_find() -> None:
+    """README's table has no cell that is not true: `uv run python tests/support/table.py` writes it."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert table.between_markers(readme) == table.render()
