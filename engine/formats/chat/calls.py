@@ -155,7 +155,8 @@ class Calls:
         name = body.get("name")
         if not call.name and isinstance(name, str):
             call.name = name
-        text = _text(body.get("input") if call.custom else body.get("arguments"))
+        native = call.custom and call.unwrapper is None
+        text = _text(body.get("input" if native else "arguments"))
         if text and not call.id:
             call.said.append(text)
         if call.item < 0:
