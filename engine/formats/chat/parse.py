@@ -68,6 +68,9 @@ FIELDS = frozenset(
 """The fields that have a place in `Request`; the others go to `Request.extra`."""
 
 
+WORDS: dict[str, ToolChoice] = {"auto": "auto", "none": "none", "required": "required"}
+
+
 def parse_request(body: Any) -> Request:
     """Read a client's body. Raises `BadRequest` with `param`."""
     if not isinstance(body, dict):
@@ -232,18 +235,11 @@ def _custom(tool: JSON, where: str) -> CustomTool:
 
 def _tool_choice(body: JSON) -> ToolChoice | None:
     where = "tool_choice"
-    value: object = body.get(where)
-    match value:
-        case None:
-            return None
-        case "auto" | "none" | "required" as word:
-            return word
-        case str(word):
-            raise unknown(word, where, "'auto', 'none', 'required'")
-        case dict(choice):
-            pass
-        case _:
-            raise wrong("a string or an object", where)
+    choice = body.get(where)
+    if choice is None or isinstance(choice, str):
+        return _word(choice, where)
+    if not isinstance(choice, dict):
+        raise wrong("a string or an object", where)
     match need(choice, "type", str, where):
         case "function" | "custom":
             return _named(choice, where)
@@ -275,15 +271,15 @@ def _named(choice: JSON, where: str) -> NamedTool:
 
 def _legacy_choice(body: JSON) -> ToolChoice | None:
     where = "function_call"
-    value: object = body.get(where)
-    match value:
-        case None:
-            return None
-        case "auto" | "none" as word:
-            return word
-        case str(word):
-            raise unknown(word, where, "'auto', 'none'")
-        case dict(choice):
-            return NamedTool("function", need(choice, "name", str, where))
-        case _:
-            raise wrong("a string or an object", where)
+    choice = body.get(where)
+    if choice is None or isinstance(choice, str):
+        return _word(choice, where)
+    if not isinstance(choice, dict):
+        raise wrong("a string or an object", where)
+    return NamedTool("function", need(choice, "name", str, where))
+
+
+def _word(word: str | None, where: str) -> ToolChoice | None:
+    if word is not None and word not in WORDS:
+        raise unknown(word, where, "'auto', 'none', 'required'")
+    return WORDS[word] if word is not None else None

@@ -53,7 +53,7 @@ def render_request(request: Request, call: Call) -> Rendered:
     """Write the request for a chat upstream; see `Format.render_request`."""
     dropped: list[str] = []
     if request.format == NAME and request.raw is not None:
-        body = {**request.raw, "model": call.model, "stream": call.stream}
+        body: dict[str, Any] = {**request.raw, "model": call.model, "stream": call.stream}
     else:
         body = _translate(request, call, dropped)
     if call.preface is not None:

@@ -28,9 +28,6 @@ from .words import (
 )
 
 
-_SOUND = frozenset({"data", "transcript"})
-
-
 def render_reply(reply: FinishedReply, request: Request, identity: Identity) -> dict[str, Any]:
     """Write a whole reply (`CreateChatCompletionResponse`)."""
     ours = not any(NAME in note for note in reply.notes)
@@ -168,9 +165,9 @@ def _merge(into: dict[str, Any], new: dict[str, Any], *, under: str = "") -> Non
         if isinstance(value, dict):
             into[key] = dict(old) if isinstance(old, dict) else {}
             _merge(into[key], value, under=key)
-        elif (isinstance(value, list) and isinstance(old, list)) or (
-            under == "audio" and key in _SOUND and isinstance(old, str)
-        ):
-            into[key] = old + value
+        elif isinstance(value, list):
+            into[key] = [*old, *value] if isinstance(old, list) else value
+        elif under == "audio" and key in {"data", "transcript"}:
+            into[key] = f"{old or ''}{value}"
         else:
             into[key] = value

@@ -158,7 +158,7 @@ def read_citation(raw: Any) -> dict[str, Any] | None:
 
 def write_citation(flat: dict[str, Any]) -> dict[str, Any]:
     """Write one of `annotations`."""
-    fields = {"url": "", "title": "", "start_index": 0, "end_index": 0, **flat}
+    fields: dict[str, Any] = {"url": "", "title": "", "start_index": 0, "end_index": 0, **flat}
     kind = fields.pop("type", "url_citation")
     return {"type": kind, kind: fields}
 
