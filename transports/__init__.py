@@ -1,11 +1,11 @@
 """nursling's transports: everything that touches a socket, a file or the environment.
 
-    from nursling.transports import load_config, open_engine
+from nursling.transports import load_config, open_engine
 
-    async with open_engine(load_config()) as engine:
-        async with engine.stream({"model": "demo", "messages": [...]}) as reply:
-            async for event in reply:
-                ...
+async with open_engine(load_config()) as engine:
+    async with engine.stream({"model": "demo", "messages": [...]}) as reply:
+        async for event in reply:
+            ...
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ async def _ask(config: Config, request: Request) -> None:
 
 def _harmless(text: str) -> str:
     """Take the power over a terminal out of a text: no control characters but newline and tab."""
-    return "".join(char for char in text if char in "\n\t" or char >= " " and char != "\x7f")
+    return "".join(char for char in text if char in "\n\t" or (char >= " " and char != "\x7f"))
 
 
 def _load(file: str | None) -> Config:

@@ -62,11 +62,7 @@ class ConfigError(Exception):
     """The configuration is wrong; the message is one line for its author."""
 
 
-class _Table(msgspec.Struct, frozen=True, kw_only=True):
-    """A table of the file. What it does not name is an error."""
-
-
-class Server(_Table):
+class Server(msgspec.Struct, frozen=True, kw_only=True):
     """`[server]`: where we listen."""
 
     host: str = "127.0.0.1"
@@ -80,7 +76,7 @@ class Server(_Table):
     """Gets the models whose provider is not configured, under the name `provider/model`."""
 
 
-class KeyEntry(_Table):
+class KeyEntry(msgspec.Struct, frozen=True, kw_only=True):
     """`[[keys]]`: who may call. Of the secret only its SHA-256 is kept."""
 
     name: str
@@ -93,7 +89,7 @@ class KeyEntry(_Table):
         return bytes.fromhex(self.sha256 or "")
 
 
-class Provider(_Table):
+class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """`[providers.NAME]`: an API that answers for many models."""
 
     base_url: str = ""
@@ -112,7 +108,7 @@ class Provider(_Table):
     limits: Overrides = {}
 
 
-class Model(_Table):
+class Model(msgspec.Struct, frozen=True, kw_only=True):
     """`[[models]]`: a model that clients may ask for."""
 
     id: str
@@ -160,8 +156,10 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     directory: Path | None = None,
 ) -> Config:
-    """Read the configuration, from the first that exists of: `path`, ours in `directory` (the
-    current one), ours under `~/.config`; else the default. Raises `ConfigError`.
+    """Read the configuration. Raises `ConfigError`.
+
+    From `path` if it is given; else from the first that exists of `nursling.toml` in `directory`
+    (by default the current one) and the one under `~/.config`; else the default.
     """
     environ = os.environ if environ is None else environ
     if path is not None:
@@ -242,10 +240,10 @@ def _read_file(path: Path, environ: Mapping[str, str]) -> Config:
     except ValueError as error:  # TOMLDecodeError says the line itself
         raise ConfigError(f"{path}: {error}") from None
     config = _Reader(str(path), toml_lines.Lines(text), environ).read(tables)
-    return msgspec.structs.replace(config, path=str(path))
+    return msgspec.structs.replace(config, path=str(path.absolute()))
 
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=msgspec.Struct)
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLACE = re.compile(r" - at `(?:key in )?\$(.*)`\Z")

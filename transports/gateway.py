@@ -33,7 +33,7 @@ async def run_gateway(
     config: Config,
     *,
     load: Load | None = None,
-    on_listening: Callable[[list[str]], None] = lambda urls: None,
+    on_listening: Callable[[list[str]], None] | None = None,
 ) -> None:
     """Serve until a signal; return after the drain.
 
@@ -78,7 +78,8 @@ async def run_gateway(
             else:
                 if load is not None and config.path is not None:
                     nursery.start_soon(_watch, Path(config.path), load, engine, keys, stop)
-                on_listening(urls)
+                if on_listening is not None:
+                    on_listening(urls)
         if failure is not None:
             where = f"{server.host}:{server.port}"
             raise ConfigError(f"cannot listen on {where}: {failure.strerror or failure}")
@@ -101,14 +102,18 @@ async def _watch(file: Path, load: Load, engine: Engine, keys: Keys, stop: trio.
     def ours(_: watchfiles.Change, path: str) -> bool:
         return Path(path).name == file.name
 
-    async for _ in watchfiles.awatch(
-        file.absolute().parent,
+    changes = watchfiles.awatch(
+        file.parent,
         watch_filter=ours,
         recursive=False,
         stop_event=stop,
         rust_timeout=WATCH_TIMEOUT,
-    ):
-        reload(load, engine, keys)
+    )
+    try:
+        async for _ in changes:
+            reload(load, engine, keys)
+    except (OSError, RuntimeError) as error:  # no more inotify watches, for one
+        structlog.get_logger("nursling").warning("configuration not watched", error=str(error))
 
 
 def reload(load: Load, engine: Engine, keys: Keys) -> None:
@@ -122,7 +127,7 @@ def reload(load: Load, engine: Engine, keys: Keys) -> None:
         config = load()
         engine.reload(config)
     except ConfigError as error:
-        log.error("configuration not reloaded", error=str(error))
+        log.warning("configuration not reloaded", error=str(error))
         return
     keys.replace(config.keys)
     log.info("configuration reloaded", models=len(config.models), keys=len(config.keys))

@@ -24,7 +24,7 @@ LONGEST = 300
 
 def configure(level: str = "info", file: TextIO | None = None) -> None:
     """Set up the process's logs. For programs; an embedder has logs of its own."""
-    file = file or sys.stderr
+    file = sys.stderr if file is None else file
     number = getattr(logging, level.upper())
     for_people = file.isatty()
     structlog.configure(
@@ -46,9 +46,7 @@ def configure(level: str = "info", file: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def escape(
-    _logger: Any, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def escape(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Escape what is not printable in every value, and cut what is too long (structlog's form)."""
     for key, value in event.items():
         if isinstance(value, str) and key != "exception":

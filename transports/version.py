@@ -5,7 +5,11 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 
-try:
-    VERSION = version("nursling")
-except PackageNotFoundError:  # pragma: no cover - run from a tree that is not installed
-    VERSION = "0"
+def _installed() -> str:
+    try:
+        return version("nursling")
+    except PackageNotFoundError:  # run from a tree that is not installed
+        return "0"
+
+
+VERSION = _installed()

@@ -1,4 +1,4 @@
-"""A scripted upstream on 127.0.0.1: raw bytes, cuts, stalls and resets, on real sockets.
+r"""A scripted upstream on 127.0.0.1: raw bytes, cuts, stalls and resets, on real sockets.
 
     async with fake_upstream(stream(b"data: {}\n\n", DONE)) as upstream:
         ... ask upstream.base_url ...

@@ -161,7 +161,9 @@ def test_the_fallback_gets_the_provider_in_the_name() -> None:
 )
 def test_an_unknown_name_is_404(name: str, message: str) -> None:
     """The error names the nearest ids, or some, and repeats the name escaped."""
-    tables = {"models": [{"id": "org/a", "base_url": "http://h"}, {"id": "other", "base_url": "http://h"}]}
+    tables = {
+        "models": [{"id": "org/a", "base_url": "http://h"}, {"id": "other", "base_url": "http://h"}]
+    }
     with pytest.raises(ModelNotFound) as caught:
         catalog(tables).resolve(name)
     assert caught.value.message == message
@@ -271,7 +273,10 @@ NOWHERE = {
         "the provider 'p' needs a base_url",
     ),
     "an unknown provider": (
-        {"providers": {"openai": {"base_url": "http://h"}}, "models": [{"id": "m", "provider": "opnai"}]},
+        {
+            "providers": {"openai": {"base_url": "http://h"}},
+            "models": [{"id": "m", "provider": "opnai"}],
+        },
         "the model 'm': no provider is named 'opnai'; did you mean 'openai'?",
     ),
     "a far unknown provider": (

@@ -71,6 +71,12 @@ async def drain(source: Source) -> bytes:
     return data
 
 
+async def read_into(data: list[bytes], upstream: Upstream) -> None:
+    async with upstream.open(BODY, path="/x", stream=True) as source:
+        while piece := await source.read_some():
+            data.append(piece)
+
+
 async def ask(upstream: Upstream, *, streamed: bool = True) -> tuple[int, bytes]:
     async with upstream.open(BODY, path="/chat/completions", stream=streamed) as source:
         return source.status, await drain(source)
@@ -107,11 +113,12 @@ async def test_one_read_is_one_batch() -> None:
     """Chunks that came in one read leave as one piece, which the pipeline carries as one batch."""
     burst = b"".join(b"%x\r\n%b\r\n" % (8, b"data: %d\n" % at) for at in range(9))
     script = [*stream(end=False), Send(burst + b"0\r\n\r\n")]
-    async with fake_upstream(script) as server, HttpClient() as client:
-        async with upstream_at(client, server.base_url).open(
-            BODY, path="/x", stream=True
-        ) as source:
-            assert len(await source.read_some()) == 9 * 8
+    async with (
+        fake_upstream(script) as server,
+        HttpClient() as client,
+        upstream_at(client, server.base_url).open(BODY, path="/x", stream=True) as source,
+    ):
+        assert len(await source.read_some()) == 9 * 8
 
 
 async def test_a_whole_answer_is_asked_as_such() -> None:
@@ -140,7 +147,12 @@ async def test_connections_are_used_again() -> None:
 BROKEN: dict[str, tuple[list[Step], bytes, type[NurslingError], str]] = {
     "no answer": ([Close()], b"", Truncated, "before it answered"),
     "reset at once": ([Reset()], b"", Truncated, "broke"),
-    "half a head": ([Send(b"HTTP/1.1 200 OK\r\nconte"), Close()], b"", Truncated, "before it answered"),
+    "half a head": (
+        [Send(b"HTTP/1.1 200 OK\r\nconte"), Close()],
+        b"",
+        Truncated,
+        "before it answered",
+    ),
     "no HTTP": ([Send(b"SSH-2.0-OpenSSH_9\r\n"), Close()], b"", RemoteProtocolError, "speak HTTP"),
     "an endless head": (
         [head(200, {f"x-{n}": "y" * 1000 for n in range(100)})],
@@ -200,12 +212,10 @@ async def test_what_is_broken_is_named(case: str) -> None:
     async with fake_upstream(script) as server:
         async with HttpClient() as client:
             upstream = upstream_at(client, server.base_url + f"?key={CANARY}")
-            data = b""
+            data: list[bytes] = []
             with pytest.raises(error, match=words) as caught:
-                async with upstream.open(BODY, path="/x", stream=True) as source:
-                    while piece := await source.read_some():
-                        data += piece
-            assert data == good
+                await read_into(data, upstream)
+            assert b"".join(data) == good
             assert CANARY not in str(caught.value)
             assert upstream._limiter.borrowed_tokens == 0
         await server.wait_closed()
@@ -215,14 +225,15 @@ async def test_a_reset_inside_a_stream_is_a_truncation() -> None:
     """RST is not a clean end, whatever came before it."""
     gate = trio.Event()
     script = stream(b"data: 1\n\n", Wait(gate), Reset(), end=False)
-    async with fake_upstream(script) as server, HttpClient() as client:
-        async with upstream_at(client, server.base_url).open(
-            BODY, path="/x", stream=True
-        ) as source:
-            assert await source.read_some() == b"data: 1\n\n"
-            gate.set()
-            with pytest.raises(Truncated, match="broke"):
-                await source.read_some()
+    async with (
+        fake_upstream(script) as server,
+        HttpClient() as client,
+        upstream_at(client, server.base_url).open(BODY, path="/x", stream=True) as source,
+    ):
+        assert await source.read_some() == b"data: 1\n\n"
+        gate.set()
+        with pytest.raises(Truncated, match="broke"):
+            await source.read_some()
 
 
 async def test_a_body_may_end_with_its_connection() -> None:
@@ -235,35 +246,40 @@ async def test_a_body_may_end_with_its_connection() -> None:
 async def test_interim_answers_are_passed_over() -> None:
     """100 and 103 are no answers; their headers are not the answer's."""
     script = [head(100), head(103, {"link": "x"}), *whole(b"{}")]
-    async with fake_upstream(script) as server, HttpClient() as client:
-        async with upstream_at(client, server.base_url).open(
-            BODY, path="/x", stream=False
-        ) as source:
-            assert source.status == 200
-            assert "link" not in source.headers
-            assert await drain(source) == b"{}"
+    async with (
+        fake_upstream(script) as server,
+        HttpClient() as client,
+        upstream_at(client, server.base_url).open(BODY, path="/x", stream=False) as source,
+    ):
+        assert source.status == 200
+        assert "link" not in source.headers
+        assert await drain(source) == b"{}"
 
 
 async def test_repeated_headers_are_joined() -> None:
     """A header that comes twice is one, with a comma."""
     answer = Send(b"HTTP/1.1 200 OK\r\nA: 1\r\na: 2\r\nContent-Length: 0\r\n\r\n")
-    async with fake_upstream([answer]) as server, HttpClient() as client:
-        async with upstream_at(client, server.base_url).open(BODY, path="/x", stream=True) as source:
-            assert source.headers["a"] == "1, 2"
+    async with (
+        fake_upstream([answer]) as server,
+        HttpClient() as client,
+        upstream_at(client, server.base_url).open(BODY, path="/x", stream=True) as source,
+    ):
+        assert source.headers["a"] == "1, 2"
 
 
 async def test_trailers_are_no_headers() -> None:
     """What comes behind the last chunk does not change the head."""
     script = [*stream(b"x", end=False), Send(b"0\r\nX-Late: 1\r\n\r\n")]
-    async with fake_upstream(script) as server, HttpClient() as client:
-        async with upstream_at(client, server.base_url).open(BODY, path="/x", stream=True) as source:
-            assert await drain(source) == b"x"
-            assert "x-late" not in source.headers
+    async with (
+        fake_upstream(script) as server,
+        HttpClient() as client,
+        upstream_at(client, server.base_url).open(BODY, path="/x", stream=True) as source,
+    ):
+        assert await drain(source) == b"x"
+        assert "x-late" not in source.headers
 
 
-@pytest.mark.parametrize(
-    "surplus", [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"garbage"]
-)
+@pytest.mark.parametrize("surplus", [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"garbage"])
 async def test_bytes_behind_an_answer_spoil_the_connection(surplus: bytes) -> None:
     """An answer that nobody asked for cannot become the next request's."""
     first = Send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1" + surplus)
@@ -305,7 +321,7 @@ async def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """httpx's own log of URLs is off, even where the root logger shows everything below it."""
+    """Httpx's own log of URLs is off, even where the root logger shows everything below it."""
     caplog.set_level(logging.INFO)
     async with fake_upstream(whole({})) as server, HttpClient() as client:
         await ask(upstream_at(client, server.base_url + f"?key={CANARY}"))
@@ -393,9 +409,12 @@ async def test_an_early_refusal_is_read() -> None:
 async def test_a_large_request_arrives_whole() -> None:
     """A request of several writes is put together by the upstream as it was."""
     big = {"model": "m", "text": "é" * 400_000}
-    async with fake_upstream(whole({})) as server, HttpClient() as client:
-        async with upstream_at(client, server.base_url).open(big, path="/x", stream=False):
-            pass
+    async with (
+        fake_upstream(whole({})) as server,
+        HttpClient() as client,
+        upstream_at(client, server.base_url).open(big, path="/x", stream=False),
+    ):
+        pass
     assert server.requests[0].json() == big
 
 
@@ -406,7 +425,7 @@ async def test_the_cap_of_a_provider_queues_within_the_connect_clock() -> None:
         limits = Limits(connect_timeout=0.1)
         upstream = upstream_at(client, server.base_url, max_streams=1, limits=limits)
         async with upstream.open(BODY, path="/x", stream=True):
-            with pytest.raises(ConnectTimeout, match="no free slot at 'p' within 0.1 s"):
+            with pytest.raises(ConnectTimeout, match=r"no free slot at 'p' within 0\.1 s"):
                 await ask(upstream)
         async with upstream.open(BODY, path="/x", stream=True) as source:
             assert source.status == 200
@@ -439,7 +458,6 @@ async def test_a_connection_that_does_not_come(autojump_clock: trio.testing.Mock
 
 async def test_a_request_that_is_not_taken(autojump_clock: trio.testing.MockClock) -> None:
     """An upstream that does not read its request is given up after `write_timeout`."""
-
     ours, _ = trio.testing.lockstep_stream_pair()  # takes nothing that nobody reads
 
     async def dial(origin: Origin) -> trio.abc.Stream:
@@ -453,7 +471,9 @@ async def test_a_request_that_is_not_taken(autojump_clock: trio.testing.MockCloc
 
 async def test_idle_connections_are_let_go(autojump_clock: trio.testing.MockClock) -> None:
     """A connection that was idle for `IDLE_EXPIRY` is closed, not used."""
-    dialled: list[trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]]
+    dialled: list[
+        trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
+    ]
     dialled = []
 
     async def dial(origin: Origin) -> trio.abc.Stream:
@@ -565,7 +585,7 @@ async def test_the_list_of_models() -> None:
         for _ in range(2):
             with pytest.raises(RemoteProtocolError, match="is not one"):
                 await upstream.models()
-        with pytest.raises(ConnectTimeout, match="no list of models within 0.2 s"):
+        with pytest.raises(ConnectTimeout, match=r"no list of models within 0\.2 s"):
             await upstream.models()
 
 

@@ -138,7 +138,10 @@ REFUSED = {
         '[server]\nport = 1\nhots = "x"',
         "n.toml:3: unknown key 'hots' in [server]; did you mean 'host'?",
     ),
-    "unknown table": ("[sever]\n", "n.toml:1: unknown key 'sever' in the file; did you mean 'server'?"),
+    "unknown table": (
+        "[sever]\n",
+        "n.toml:1: unknown key 'sever' in the file; did you mean 'server'?",
+    ),
     "unknown key of a provider": (
         '[providers.a]\nbase_url = "http://h/v1"\n\nbase_ur = 1',
         "n.toml:4: unknown key 'base_ur' in [providers.a]; did you mean 'base_url'?",
@@ -157,13 +160,17 @@ REFUSED = {
     ),
     "unknown limit of a model's own table": (
         '[[models]]\nid = "m"\n[models.limits]\nconect_timeout = 3',
-        "n.toml:4: unknown key 'conect_timeout' in [[models]] 1, limits;"
-        " did you mean 'connect_timeout'?",
+        (
+            "n.toml:4: unknown key 'conect_timeout' in [[models]] 1, limits;"
+            " did you mean 'connect_timeout'?"
+        ),
     ),
     "nothing near": (
         "[server]\nzzz = 1",
-        "n.toml:2: unknown key 'zzz' in [server];"
-        " known: host, port, cors_origins, tls_cert, tls_key, fallback_provider",
+        (
+            "n.toml:2: unknown key 'zzz' in [server];"
+            " known: host, port, cors_origins, tls_cert, tls_key, fallback_provider"
+        ),
     ),
     "a limit of the process at a provider": (
         "[providers.a]\nlimits.max_streams = 3",
@@ -184,7 +191,7 @@ REFUSED = {
         "n.toml:2: [limits], heartbeat: expected `float`, got `str`",
     ),
     "wrong type of a secret": (
-        '[providers.a]\napi_key = 3',
+        "[providers.a]\napi_key = 3",
         "n.toml:2: [providers.a], api_key: expected `str`, got `int`",
     ),
     "out of range": (
@@ -210,7 +217,10 @@ REFUSED = {
         '[server]\nhost = "${A"',
         "n.toml:2: [server], host: a variable is written ${NAME}",
     ),
-    "syntax": ("[server\n", "n.toml: Expected ']' at the end of a table declaration (at line 1, column 8)"),
+    "syntax": (
+        "[server\n",
+        "n.toml: Expected ']' at the end of a table declaration (at line 1, column 8)",
+    ),
     "the mesh": ('[node]\nid = "desk"', "n.toml:1: the peer mesh is not in this release"),
     "peers": ('[[peers]]\nid = "x"', "n.toml:1: the peer mesh is not in this release"),
     "a model on a node": (
@@ -219,10 +229,16 @@ REFUSED = {
     ),
     "exposed without a key": (
         '[server]\nhost = "0.0.0.0"',
-        "n.toml:2: listening on '0.0.0.0' lets others in: configure at least one [[keys]] entry first",
+        (
+            "n.toml:2: listening on '0.0.0.0' lets others in:"
+            " configure at least one [[keys]] entry first"
+        ),
     ),
     "half of TLS": ('[server]\ntls_cert = "x"', "n.toml:1: tls_cert and tls_key go together"),
-    "a key without secret": ('[[keys]]\nname = "a"', "n.toml:1: a key has either a secret or a sha256"),
+    "a key without secret": (
+        '[[keys]]\nname = "a"',
+        "n.toml:1: a key has either a secret or a sha256",
+    ),
     "an empty secret": (
         '[[keys]]\nname = "a"\nsecret = ""',
         "n.toml:3: the secret is empty",
@@ -330,7 +346,7 @@ def test_the_environment_adds_openai() -> None:
 def test_a_variable_cannot_change_the_structure(tmp_path: Path) -> None:
     """What a variable holds is a string's content, whatever it looks like."""
     text = '[[keys]]\nname = "${NAME}"\nsecret = "${SECRET}"'
-    config = read(text, tmp_path, NAME='"\nsecret = "', SECRET="${NAME}")  # noqa: S106 - as above
+    config = read(text, tmp_path, NAME='"\nsecret = "', SECRET="${NAME}")
     assert config.keys[0].name == '"\nsecret = "'
     assert config.keys[0].digest == hashlib.sha256(b"${NAME}").digest()
 
@@ -368,7 +384,9 @@ def test_a_dict_is_as_good_as_a_file() -> None:
     """Errors in a dict name the place, without a line."""
     with pytest.raises(ConfigError, match=r"^config: unknown key 'hots' in \[server\]"):
         config_from_dict({"server": {"hots": 1}})
-    config = config_from_dict({"providers": {"a": {"base_url": "http://h", "api_key": Secret("x")}}})
+    config = config_from_dict(
+        {"providers": {"a": {"base_url": "http://h", "api_key": Secret("x")}}}
+    )
     assert config.providers["a"].api_key == Secret("x")
 
 

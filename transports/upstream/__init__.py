@@ -1,0 +1,1 @@
+"""The upstreams: HTTP APIs, and the demo model inside this process."""

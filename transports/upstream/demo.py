@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -75,7 +75,7 @@ class DemoUpstream:
         if stream:
             yield DemoSource(_frames(head, answers, body), "text/event-stream", self._delay)
         else:
-            yield DemoSource(iter([_whole(head, answers, body)]), "application/json", self._delay)
+            yield DemoSource(iter([_whole(head, answers)]), "application/json", self._delay)
 
 
 class DemoSource:
@@ -95,6 +95,19 @@ class DemoSource:
         return piece
 
 
+class _Call(NamedTuple):
+    """A tool call that the answer makes."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def rendered(self, arguments: str) -> dict[str, Any]:
+        """Write it with these arguments, all or none of its own."""
+        function = {"name": self.name, "arguments": arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+
 class _Answer:
     """What one choice says: reasoning, then either calls or text."""
 
@@ -108,16 +121,11 @@ class _Answer:
             self.thought = THOUGHT.format(count=len(question.split()))
         answered = bool(messages) and messages[-1].get("role") == "tool"
         self.calls = [
-            {
-                "id": f"call_{digest[32 + index:44 + index]}{number}",
-                "type": "function",
-                "function": {
-                    "name": tool["name"],
-                    "arguments": jsontext.dumps(
-                        example(tool.get("parameters"), _word(question)) or {}
-                    ).decode(),
-                },
-            }
+            _Call(
+                id=f"call_{digest[32 + index : 44 + index]}{number}",
+                name=tool["name"],
+                arguments=_json(example(tool.get("parameters"), _word(question)) or {}),
+            )
             for number, tool in enumerate(_wanted_tools(body, question, answered=answered))
         ]
         text = "" if self.calls else _words(body, question, messages, answered=answered)
@@ -130,7 +138,7 @@ class _Answer:
     @property
     def said(self) -> int:
         """Words of the answer, reasoning included."""
-        called = sum(len(call["function"]["arguments"].split()) + 1 for call in self.calls)
+        called = sum(len(call.arguments.split()) + 1 for call in self.calls)
         return len(self.pieces) + called + len(self.thought.split())
 
     def deltas(self) -> Iterator[dict[str, Any]]:
@@ -139,11 +147,9 @@ class _Answer:
         for word in re.findall(r"\s*\S+", self.thought):
             yield {"reasoning_content": word}
         for number, call in enumerate(self.calls):
-            arguments = call["function"]["arguments"]
-            opened = call["function"] | {"arguments": ""}
-            yield {"tool_calls": [{"index": number, **call, "function": opened}]}
-            for at in range(0, len(arguments), 8):
-                piece = {"index": number, "function": {"arguments": arguments[at : at + 8]}}
+            yield {"tool_calls": [{"index": number, **call.rendered("")}]}
+            for at in range(0, len(call.arguments), 8):
+                piece = {"index": number, "function": {"arguments": call.arguments[at : at + 8]}}
                 yield {"tool_calls": [piece]}
         for piece in self.pieces:
             yield {"content": piece}
@@ -155,13 +161,11 @@ class _Answer:
         if self.thought:
             message["reasoning_content"] = self.thought
         if self.calls:
-            message["tool_calls"] = self.calls
+            message["tool_calls"] = [call.rendered(call.arguments) for call in self.calls]
         return message
 
 
-def _frames(
-    head: dict[str, Any], answers: list[_Answer], body: dict[str, Any]
-) -> Iterator[bytes]:
+def _frames(head: dict[str, Any], answers: list[_Answer], body: dict[str, Any]) -> Iterator[bytes]:
     def frame(choices: list[dict[str, Any]], **more: Any) -> bytes:
         chunk = {"object": "chat.completion.chunk", **head, "choices": choices, **more}
         return b"data: " + jsontext.dumps(chunk) + b"\n\n"
@@ -179,7 +183,7 @@ def _frames(
     yield b"data: [DONE]\n\n"
 
 
-def _whole(head: dict[str, Any], answers: list[_Answer], body: dict[str, Any]) -> bytes:
+def _whole(head: dict[str, Any], answers: list[_Answer]) -> bytes:
     choices = [
         {
             "index": answer.index,
@@ -206,15 +210,12 @@ def _usage(answers: list[_Answer]) -> dict[str, Any]:
     }
 
 
-def _wanted_tools(
-    body: dict[str, Any], question: str, *, answered: bool
-) -> list[dict[str, Any]]:
+def _wanted_tools(body: dict[str, Any], question: str, *, answered: bool) -> list[dict[str, Any]]:
     """Choose what to call: what is forced, else what the question names."""
     offered = [
         tool["function"]
         for tool in _dicts(body.get("tools"))
-        if isinstance(tool.get("function"), dict)
-        and isinstance(tool["function"].get("name"), str)
+        if isinstance(tool.get("function"), dict) and isinstance(tool["function"].get("name"), str)
     ]
     choice = body.get("tool_choice")
     if not offered or choice == "none":
@@ -240,9 +241,9 @@ def _words(
     if isinstance(form, dict) and form.get("type") == "json_schema":
         wanted = form.get("json_schema")
         schema = wanted.get("schema") if isinstance(wanted, dict) else None
-        return jsontext.dumps(example(schema, _word(question))).decode()
+        return _json(example(schema, _word(question)))
     if isinstance(form, dict) and form.get("type") == "json_object":
-        return jsontext.dumps({"question": question[:QUOTED]}).decode()
+        return _json({"question": question[:QUOTED]})
     if answered:
         results = [
             _text(message)[:QUOTED]
@@ -260,6 +261,10 @@ def _word(question: str) -> str:
         return quoted[1]
     names = re.findall(r"(?<=\s)[A-Z]\w+", question)
     return names[-1] if names else "example"
+
+
+def _json(value: Any) -> str:
+    return jsontext.dumps(value).decode()
 
 
 def _text(message: dict[str, Any]) -> str:

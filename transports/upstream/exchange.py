@@ -98,15 +98,15 @@ class Exchange:
         self._body.clear()
         return data
 
-    async def _send(self, data: bytes, timeout: float) -> None:
-        with trio.move_on_after(timeout) as scope:
+    async def _send(self, data: bytes, patience: float) -> None:
+        with trio.move_on_after(patience) as scope:
             await self._stream.send_all(data)
         if scope.cancelled_caught:
-            raise ConnectTimeout(f"the upstream took no byte of the request for {timeout:g} s")
+            raise ConnectTimeout(f"the upstream took no byte of the request for {patience:g} s")
 
     async def _receive(self) -> bytes:
         try:
-            return await self._stream.receive_some(READ_SIZE)
+            return bytes(await self._stream.receive_some(READ_SIZE))
         except trio.BrokenResourceError:
             self._failure = Truncated("the connection to the upstream broke")
             raise self._failure from None
