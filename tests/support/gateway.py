@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 import trio
-from support.toy import HELLO, Script, ToyFormat
 
 from nursling.engine.accumulate import FinishedReply
 from nursling.engine.errors import BadRequest, ErrorInfo, ModelNotFound, Unauthorized
@@ -25,6 +24,7 @@ from nursling.engine.request import Message, Request, Text
 from nursling.transports.http.app import Gateway, create_app
 from nursling.transports.http.exchange import Record
 from nursling.transports.http.server import serve
+from support.toy import HELLO, Script, ToyFormat
 
 
 BEAT = b": beat\n\n"
@@ -260,7 +260,9 @@ class Served:
 
     async def ok(self) -> bool:
         """Whether a plain request is answered."""
-        answer = await self.raw(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = await self.raw(
+            b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
         return answer.startswith(b"HTTP/1.1 200")
 
 
@@ -273,8 +275,9 @@ async def serving(
     on_drained: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> AsyncGenerator[Served, None]:
-    """Serve an app; leaving stops it at once, and fails if that takes long."""
+    """Serve an app; leaving stops it at once, and fails if that takes long or leaves a task."""
     stop, now = trio.Event(), trio.Event()
+    tasks = trio.lowlevel.current_statistics().tasks_living
     async with trio.open_nursery() as nursery:
 
         async def run(task_status: Any) -> None:
@@ -297,17 +300,18 @@ async def serving(
         now.set()
         nursery.cancel_scope.deadline = trio.current_time() + 5
     assert not nursery.cancel_scope.cancelled_caught, "the server did not stop"
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
 
 
 async def read_to_end(stream: trio.abc.ReceiveStream, seconds: float = 5) -> bytes:
-    pieces = []
+    data = b""
     with trio.fail_after(seconds):
         try:
             async for piece in stream:
-                pieces.append(bytes(piece))
+                data += piece
         except trio.BrokenResourceError:
-            pieces.append(b"<reset>")
-    return b"".join(pieces)
+            data += b"<reset>"
+    return data
 
 
 async def read_until(stream: trio.abc.ReceiveStream, mark: bytes, seconds: float = 5) -> bytes:
@@ -324,7 +328,7 @@ async def until(condition: Callable[[], bool], seconds: float = 5) -> float:
     """Wait until something is so; return how long it took."""
     started = trio.current_time()
     with trio.fail_after(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is awaited has no event of its own
             await trio.sleep(0.001)
     return trio.current_time() - started
 

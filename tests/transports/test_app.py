@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 import trio
-from support.gateway import OneKey, World
-from support.toy import HELLO, Script
 
 from nursling.engine.limits import Limits
 from nursling.transports.http.connection import safe_value
+from support.gateway import OneKey, World
+from support.toy import HELLO, Script
 
 
 CHAT = "/v1/chat/completions"
@@ -25,10 +25,22 @@ async def test_each_api_is_served_with_and_without_prefix(path):
 CASES = {
     "unknown path": ("GET", "/v1/nothing", None, {}, 404, "not_found"),
     "wrong method": ("GET", CHAT, None, {}, 405, "method_not_allowed"),
-    "wrong type": ("POST", CHAT, b"a=b", {"content-type": "text/plain"}, 415,
-                   "unsupported_media_type"),
-    "compressed": ("POST", CHAT, {"model": "m"}, {"content-encoding": "gzip"}, 415,
-                   "unsupported_media_type"),
+    "wrong type": (
+        "POST",
+        CHAT,
+        b"a=b",
+        {"content-type": "text/plain"},
+        415,
+        "unsupported_media_type",
+    ),
+    "compressed": (
+        "POST",
+        CHAT,
+        {"model": "m"},
+        {"content-encoding": "gzip"},
+        415,
+        "unsupported_media_type",
+    ),
     "no json": ("POST", CHAT, b"{", {"content-type": "application/json"}, 400, None),
     "empty": ("POST", CHAT, b"", {}, 400, None),
     "no object": ("POST", CHAT, b"[1]", {"content-type": "application/json"}, 400, None),
@@ -38,12 +50,30 @@ CASES = {
     "format's own word": ("POST", CHAT, {"model": 3}, {}, 400, None),
     "unknown model": ("POST", CHAT, {"model": "zzz"}, {}, 404, "model_not_found"),
     "unknown model, asked for": ("GET", "/v1/models/zzz", None, {}, 404, "model_not_found"),
-    "declared too long": ("POST", CHAT, b"{}", {"content-length": "99999999999"}, 413,
-                          "request_too_large"),
-    "foreign origin": ("POST", CHAT, {"model": "m"}, {"origin": "https://evil.example"}, 403,
-                       "forbidden"),
-    "upgrade": ("GET", "/v1/responses", None, {"upgrade": "WebSocket"}, 426,
-                "websocket_unsupported"),
+    "declared too long": (
+        "POST",
+        CHAT,
+        b"{}",
+        {"content-length": "99999999999"},
+        413,
+        "request_too_large",
+    ),
+    "foreign origin": (
+        "POST",
+        CHAT,
+        {"model": "m"},
+        {"origin": "https://evil.example"},
+        403,
+        "forbidden",
+    ),
+    "upgrade": (
+        "GET",
+        "/v1/responses",
+        None,
+        {"upgrade": "WebSocket"},
+        426,
+        "websocket_unsupported",
+    ),
 }
 
 
@@ -176,7 +206,8 @@ async def test_head_and_options():
     world = World()
     assert (await world.ask("HEAD", "/livez")).status == 200
     options = await world.ask("OPTIONS", CHAT)
-    assert (options.status, options.headers["allow"]) == (200, "OPTIONS, POST")
+    assert options.status == 200
+    assert set(options.headers["allow"].split(", ")) == {"OPTIONS", "POST"}
 
 
 # Web pages.

@@ -104,7 +104,7 @@ class Protocol(H11Protocol):
         if {b"content-length", b"transfer-encoding"} <= names:
             raise Refused(400, "Content-Length and Transfer-Encoding exclude each other")
         if event.http_version not in {b"1.0", b"1.1"}:
-            raise Refused(505, "only HTTP/1.1 is spoken here")
+            raise Refused(505, "this version of HTTP is not spoken here")
         size = sum(len(name) + len(value) + 4 for name, value in event.headers)
         if (
             len(event.headers) > MAX_HEADERS
@@ -159,7 +159,7 @@ class Protocol(H11Protocol):
 
     async def _send_error_response(self, status_code: int) -> None:
         """Answer what h11 could not parse."""
-        await self._send_error(status_code, "this is not a valid HTTP/1.1 request")
+        await self._send_error(status_code, "the request is not valid HTTP")
 
     async def _send_error(self, status: int, message: str) -> None:
         head, body = error_answer(status, message)

@@ -11,10 +11,17 @@ So a write ends in one of three ways: whole, `Stalled`, or `Gone`.
 from __future__ import annotations
 
 import os
+import struct
+import sys
 from abc import ABC, abstractmethod
 from typing import cast
 
 import trio
+
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 
 READ_BYTES = 64 * 1024
@@ -49,12 +56,16 @@ class Wire(ABC):
     async def write_all(self, data: bytes, patience: float) -> None:
         """Write everything, shielded. Raises `Gone` or `Stalled`; part may be written then."""
         view = memoryview(data)
-        with trio.CancelScope(shield=True) as scope:
-            while view:
-                scope.deadline = trio.current_time() + patience
+        while view:
+            queued = self._queued()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + patience) as scope:
                 view = view[await self._write_some(view) :]
-        if view:
-            raise Stalled
+            if scope.cancelled_caught and self._queued() >= queued:
+                raise Stalled
+
+    def _queued(self) -> int:
+        """How many bytes we wrote that the other side has not taken, where one can know."""
+        return 0
 
     @abstractmethod
     async def _write_some(self, view: memoryview) -> int:
@@ -70,7 +81,11 @@ class Wire(ABC):
 
 
 class SocketWire(Wire):
-    """A plain TCP connection. It tells its progress byte by byte."""
+    """A plain TCP connection. It tells its progress byte by byte.
+
+    A kernel calls a socket writable only when a good part of its buffer is free, which may take a
+    slow client longer than `patience`; so the queue itself is asked before a client is given up.
+    """
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -93,6 +108,13 @@ class SocketWire(Wire):
             return await self._socket.send(view)
         except (OSError, trio.ClosedResourceError):
             raise Gone from None
+
+    def _queued(self) -> int:
+        descriptor = self._socket.fileno()
+        if sys.platform != "linux" or descriptor < 0:
+            return 0
+        (size,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+        return int(size)
 
     async def finish(self) -> None:
         """See `Wire`."""

@@ -1,0 +1,596 @@
+"""The guarded server on real sockets of the loopback: what kills stock Hypercorn, and its ends.
+
+After every case the server answers a plain request, and nothing is left of the case.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import struct
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import trio
+import trustme
+
+from nursling.engine.events import Ended, Finished
+from nursling.engine.limits import Limits
+from support.gateway import (
+    ScriptedEngine,
+    World,
+    post,
+    read_to_end,
+    read_until,
+    serving,
+    until,
+)
+from support.toy import HELLO, Script, line, opening, words
+
+
+CHAT = {"model": "m", "stream": True}
+QUICK = Limits(
+    head_timeout=0.5,
+    body_timeout=0.5,
+    write_timeout=0.4,
+    close_timeout=0.3,
+    drain_timeout=0.3,
+    heartbeat=0,
+    max_head_bytes=16 * 1024,
+    max_body_bytes=1024 * 1024,
+)
+FOREVER = 3600.0
+BEGUN = line(*opening(), *words("x"))
+
+
+@asynccontextmanager
+async def hosting(limits: Limits = QUICK, *, app=None, **models):
+    """A world behind a server; at the end everything must be gone."""
+    world = World(limits, app=app, **models)
+    async with serving(
+        world.app, limits, on_drain=world.app.drain, on_drained=world.app.end_streams
+    ) as served:
+        yield world, served
+    world.assert_clean()
+
+
+def flood(size: int = 1 << 16, count: int = 400) -> Script:
+    """Far more than the socket buffers between us and a client that does not read."""
+    return Script(line(*opening()), *[line(*words("y" * size))] * count)
+
+
+async def idle_connections(world: World, served) -> None:
+    """Wait until no exchange is at work."""
+    await until(lambda: world.app.gate.open == 0)
+
+
+# Inputs that kill a stock server, or should have an answer.
+
+
+HEAD = b"Host: localhost\r\n"
+WS = (
+    b"GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+TORTURE = {
+    "stray byte after an upgrade (hypercorn#225)": (WS + b"\x00", 426),
+    "frames after an upgrade": (WS + b"\x81\x85\x00\x00\x00\x00hello" * 50, 426),
+    "upgrade in odd letters": (WS.replace(b"websocket", b"WebSocket"), 426),
+    "deflate offered": (
+        WS.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), 426),
+    "h2c with bad base64": (
+        b"GET /livez HTTP/1.1\r\n" + HEAD + b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings"
+        b"\r\nHTTP2-Settings: !!!\r\n\r\n", 200),
+    "h2c with good settings": (
+        b"GET /livez HTTP/1.1\r\n" + HEAD + b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings"
+        b"\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", 200),
+    "http/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00" * 40, 505),
+    "http/3.0": (b"GET / HTTP/3.0\r\n" + HEAD + b"\r\n", 505),
+    "non-ascii target": ("GET /é HTTP/1.1\r\n".encode() + HEAD + b"\r\n", 400),
+    "tls to a plain port": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 32, 400),
+    "nothing but newlines": (b"\r\n\r\n\r\n", 400),
+    "nul bytes": (b"\x00" * 100 + b"\r\n\r\n", 400),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (b"GET / HTTP/1.1\r\n" + HEAD * 2 + b"\r\n", 400),
+    "space before colon": (b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400),
+    "bare CR in a value": (b"GET / HTTP/1.1\r\n" + HEAD + b"X: a\rb\r\n\r\n", 400),
+    "nul in a value": (b"GET / HTTP/1.1\r\n" + HEAD + b"X: a\x00b\r\n\r\n", 400),
+    "folded header": (b"GET /livez HTTP/1.1\r\n" + HEAD + b"X: a\r\n b\r\n\r\n", 200),
+    "length and chunked": (
+        b"POST /v1/responses HTTP/1.1\r\n" + HEAD + b"Content-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "chunked and length": (
+        b"POST /v1/responses HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n"
+        b"Content-Length: 0\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n", 400),
+    "two lengths": (
+        b"POST / HTTP/1.1\r\n" + HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+    "negative length": (b"POST / HTTP/1.1\r\n" + HEAD + b"Content-Length: -1\r\n\r\n", 400),
+    "huge length": (
+        b"POST /v1/responses HTTP/1.1\r\n" + HEAD + b"Content-Length: 99999999999999999999\r\n\r\n",
+        413),
+    "unknown coding": (
+        b"POST / HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    "bad chunk": (
+        b"POST /v1/responses HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+        b"zz\r\n", 400),
+    "chunk with a lenient end": (
+        b"POST /v1/responses HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+        b"2\r\n{}XX0\r\n\r\n", 400),
+    "long target": (b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\n" + HEAD + b"\r\n", 431),
+    "long target that never ends": (b"GET /" + b"a" * 70000, 431),
+    "long header": (b"GET / HTTP/1.1\r\n" + HEAD + b"X: " + b"a" * 20000 + b"\r\n\r\n", 431),
+    "many headers": (b"GET / HTTP/1.1\r\n" + HEAD + b"X: a\r\n" * 1200 + b"\r\n", 431),
+    "target without slash": (b"GET ?a=b HTTP/1.1\r\n" + HEAD + b"\r\n", 404),
+    "absolute target": (b"GET http://localhost/livez HTTP/1.1\r\n" + HEAD + b"\r\n", 200),
+    "absolute target, no path": (b"GET HTTP://localhost HTTP/1.1\r\n" + HEAD + b"\r\n", 404),
+    "broken absolute target": (b"GET http://[::1 HTTP/1.1\r\n" + HEAD + b"\r\n", 404),
+    "asterisk": (b"OPTIONS * HTTP/1.1\r\n" + HEAD + b"\r\n", 404),
+    "connect": (b"CONNECT localhost:1 HTTP/1.1\r\n" + HEAD + b"\r\nabc", 404),
+    "trace": (b"TRACE /livez HTTP/1.1\r\n" + HEAD + b"\r\n", 405),
+    "odd method": (b"B!$ /livez HTTP/1.1\r\n" + HEAD + b"\r\n", 405),
+    "percent and nul in the path": (b"GET /%00%ff%0a HTTP/1.1\r\n" + HEAD + b"\r\n", 404),
+    "http/1.0": (b"GET /livez HTTP/1.0\r\n\r\n", 200),
+    "http/0.9": (b"GET /livez\r\n\r\n", 400),
+    "body that is no json": (post({}).replace(b"{}", b"{]"), 400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TORTURE)
+async def test_torture(name):
+    """Hostile input gets its answer, and hurts its own connection only."""
+    data, status = TORTURE[name]
+    async with hosting(msgspec.structs.replace(QUICK, head_timeout=0.2)) as (_, served):
+        answer = await served.raw(data)
+        assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:300]
+        assert answer.count(b"HTTP/1.1 ") == 1, answer
+        assert b"<reset>" not in answer
+        if status in {400, 431, 505, 501} and b"livez" not in data:
+            assert b'{"error":{' in answer
+        assert await served.ok()
+
+
+async def test_stray_byte_later_kills_nothing():
+    """The 426 comes at once, and bytes sent after it meet a closed door."""
+    async with hosting() as (_, served):
+        async with await served.connect() as stream:
+            await stream.send_all(WS)
+            answer = await read_until(stream, b"websocket_unsupported")
+            assert answer.startswith(b"HTTP/1.1 426 ")
+            assert b"upgrade: HTTP/1.1\r\n" in answer
+            try:
+                for _ in range(3):
+                    await stream.send_all(b"\x00")
+            except trio.BrokenResourceError:
+                pass
+        assert await served.ok()
+
+
+async def test_two_answers_for_two_requests_in_one_segment():
+    """Pipelined requests are answered in order, each in full."""
+    one = b"GET /livez HTTP/1.1\r\n" + HEAD + b"\r\n"
+    two = post({"model": "m"}, head=b"Connection: close\r\n")
+    async with hosting() as (world, served):
+        answer = await served.raw(one + one + two)
+        assert answer.count(b"HTTP/1.1 200") == 3
+        assert answer.endswith(b'{"id":"r1","text":"hello"}')
+        assert world.records[0].outcome == "ok"
+
+
+async def test_connection_is_kept_and_timed_out():
+    """A connection is used again; idle for `head_timeout`, it is closed without a word."""
+    async with hosting() as (_, served), await served.connect() as stream:
+        for _ in range(3):
+            await stream.send_all(post({"model": "m"}))
+            assert b"200" in await read_until(stream, b"hello")
+        started = trio.current_time()
+        assert await read_to_end(stream) == b""
+        assert 0.3 < trio.current_time() - started < 1.5
+
+
+async def test_connection_close_gives_eof():
+    """Every `Connection: close` ends in EOF, streamed or whole (hypercorn#330)."""
+    async with hosting() as (_, served):
+        for body in (CHAT, {"model": "m"}):
+            for _ in range(10):
+                answer = await served.raw(post(body, head=b"Connection: close\r\n"))
+                assert answer.startswith(b"HTTP/1.1 200")
+                assert b"<reset>" not in answer
+
+
+async def test_slow_headers():
+    """A head that does not arrive in time closes the connection; drips do not extend it."""
+    async with hosting() as (_, served), await served.connect() as stream:
+        started = trio.current_time()
+        try:
+            for byte in b"GET /livez HTTP/1.1\r\nHost: localhost\r\n":
+                await stream.send_all(bytes([byte]))
+                await trio.sleep(0.05)
+        except trio.BrokenResourceError:
+            pass
+        assert await read_to_end(stream) in {b"", b"<reset>"}
+        assert 0.4 < trio.current_time() - started < 1.5
+        assert await served.ok()
+
+
+async def test_slow_body():
+    """A body that stops gets a 408 that arrives, and the connection ends."""
+    async with hosting() as (world, served):
+        answer = await served.raw(post(CHAT)[:-3])
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"request_timeout" in answer
+        await idle_connections(world, served)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_too_large_a_body_hears_its_413(declared):
+    """The refusal reaches a client that is still sending: no reset takes it away."""
+    size = 3 * QUICK.max_body_bytes
+    length = b"Content-Length: %d\r\n" % size if declared else b"Transfer-Encoding: chunked\r\n"
+    async with hosting() as (_, served), await served.connect() as stream:
+        await stream.send_all(b"POST /v1/responses HTTP/1.1\r\n" + HEAD + length + b"\r\n")
+        piece = b"x" * 65536
+        for _ in range(size // len(piece)):
+            await stream.send_all(piece if declared else b"10000\r\n" + piece + b"\r\n")
+        answer = await read_to_end(stream)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"<reset>" not in answer
+
+
+async def test_a_large_body_passes():
+    """Bodies of megabytes are fine."""
+    body = {"model": "m", "say": "é" * 400_000}
+    async with hosting() as (_, served):
+        assert b"hello" in await served.raw(post(body, head=b"Connection: close\r\n"))
+
+
+async def test_expect_continue():
+    """A client that asks first is told to go on."""
+    data = post({"model": "m"}, head=b"Expect: 100-continue\r\nConnection: close\r\n")
+    head, _, body = data.partition(b"\r\n\r\n")
+    async with hosting() as (_, served), await served.connect() as stream:
+        await stream.send_all(head + b"\r\n\r\n")
+        assert b"100" in await read_until(stream, b"\r\n\r\n")
+        await stream.send_all(body)
+        assert b"hello" in await read_to_end(stream)
+
+
+# Clients that leave.
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "half-close"])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("steps", [[FOREVER], [BEGUN, FOREVER]])
+async def test_client_gone_releases_the_upstream(how, stream, steps):
+    """Whatever way the client goes, the upstream is closed within 100 ms."""
+    script = Script(*steps)
+    async with hosting(m=script) as (world, served):
+        client = await served.connect()
+        await client.send_all(post({"model": "m", "stream": stream}))
+        if stream and len(steps) > 1:
+            await read_until(client, b"data: ")
+        await until(lambda: script.open_now == 1)
+        if how == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if how == "half-close":
+            await client.send_eof()
+        else:
+            await client.aclose()
+        assert await until(lambda: script.open_now == 0) < 0.1
+        await idle_connections(world, served)
+        assert world.records[0].outcome == "client_gone"
+        await client.aclose()
+        assert await served.ok()
+
+
+async def test_client_that_does_not_read_is_cut():
+    """A client that takes nothing for `write_timeout` is cut, and its upstream released."""
+    script = flood()
+    async with hosting(m=script) as (world, served), await served.connect() as stream:
+        await stream.send_all(post(CHAT))
+        await until(lambda: script.open_now == 1)
+        took = await until(lambda: script.open_now == 0)
+        assert QUICK.write_timeout * 0.9 < took < QUICK.write_timeout + 1
+        await idle_connections(world, served)
+        assert world.records[0].outcome == "client_gone"
+        assert script.reads < 400  # the upstream was held back
+        assert await served.ok()
+
+
+async def test_client_that_reads_slowly_is_not_cut():
+    """Progress counts: a client slower than `write_timeout` for the whole gets the whole."""
+    limits = Limits(write_timeout=0.3, close_timeout=0.3)
+    text = "z" * 3_000_000
+    reply = line(*opening(), *words(text), Finished(0, "stop"), Ended())
+    async with hosting(limits, m=Script(reply)) as (_, served):
+        sock = trio.socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        await sock.connect(("127.0.0.1", served.port))
+        stream = trio.SocketStream(sock)
+        await stream.send_all(post({"model": "m"}, head=b"Connection: close\r\n"))
+        size, started = 0, trio.current_time()
+        while piece := await stream.receive_some(60_000):
+            size += len(piece)
+            await trio.sleep(0.02)
+        await stream.aclose()
+    assert trio.current_time() - started > 2 * limits.write_timeout
+    assert size > len(text)
+
+
+async def test_pipelined_bytes_and_gone():
+    """A client with unread bytes behind its request, gone, is noticed at the next write."""
+    script = Script(BEGUN, *[0.05, line(*words("y"))] * 200)
+    async with hosting(m=script) as (world, served):
+        stream = await served.connect()
+        await stream.send_all(post(CHAT) + b"GET /livez")
+        await read_until(stream, b"data: ")
+        await stream.aclose()
+        await until(lambda: script.open_now == 0)
+        await idle_connections(world, served)
+
+
+# Bugs and limits.
+
+
+async def test_a_bug_in_one_request_is_its_500():
+    """An unexpected exception is one client's 500; the server lives."""
+    async with hosting(m=Script(HELLO), bad=RuntimeError("canary")) as (_, served):
+        answer = await served.raw(post({"model": "bad"}, head=b"Connection: close\r\n"))
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert b"canary" not in answer
+        assert await served.ok()
+
+
+async def test_an_exception_below_the_app_ends_its_connection_only(monkeypatch, caplog):
+    """Whatever a connection's own machinery raises, the others do not notice."""
+    from nursling.transports.http import server  # noqa: PLC0415 - patched here
+
+    real = server.Protocol._create_stream
+
+    async def broken(self, request):
+        if request.target == b"/boom":
+            raise RuntimeError("canary")
+        await real(self, request)
+
+    monkeypatch.setattr(server.Protocol, "_create_stream", broken)
+    with caplog.at_level(logging.ERROR):
+        async with hosting() as (_, served):
+            assert await served.raw(b"GET /boom HTTP/1.1\r\n" + HEAD + b"\r\n") in {b"", b"<reset>"}
+            assert await served.ok()
+    assert "RuntimeError" in caplog.text
+    assert "canary" not in caplog.text.replace('RuntimeError("canary")', "")
+
+
+async def test_an_app_that_raises_cuts_its_answer():
+    """A foreign app that breaks half-way leaves a cut body, not a good end."""
+
+    async def app(scope, receive, send):
+        if scope["type"] != "http":
+            raise ValueError
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise RuntimeError
+
+    async with serving(app, QUICK) as served:
+        answer = await served.raw(b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n")
+    assert b"half" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
+
+
+async def test_connections_are_capped():
+    """Past `max_connections` one is told 503 at once; when one leaves there is room."""
+    limits = Limits(max_connections=2, head_timeout=5, close_timeout=0.3)
+    async with hosting(limits) as (_, served):
+        first, second = await served.connect(), await served.connect()
+        for stream in (first, second):
+            await stream.send_all(b"GET /livez HTTP/1.1\r\n" + HEAD + b"\r\n")
+            await read_until(stream, b"ok\n")
+        answer = await served.raw(b"")
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1\r\n" in answer
+        await first.aclose()
+        await trio.sleep(0.1)
+        assert await served.ok()
+        await second.aclose()
+
+
+async def test_out_of_descriptors_is_survived(caplog):
+    """Without descriptors accepting waits; with them again everything goes on."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with hosting() as (_, served):
+        assert await served.ok()
+        client = socket.socket()
+        client.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
+        holes: list[socket.socket] = []
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                holes.extend(socket.socket() for _ in range(client.fileno()))
+            assert client.connect_ex(("127.0.0.1", served.port)) != 0
+            await until(lambda: "EMFILE" in caplog.text)
+        finally:
+            for hole in [*holes, client]:
+                hole.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await trio.sleep(0.15)
+        assert await served.ok()
+
+
+# The end.
+
+
+async def test_stop_without_work_is_immediate():
+    """Without requests at work the server ends at once, idle connections or not."""
+    async with hosting() as (_, served):
+        stream = await served.connect()
+        await stream.send_all(b"GET /livez HTTP/1.1\r\n" + HEAD + b"\r\n")
+        await read_until(stream, b"ok\n")
+        started = trio.current_time()
+        served.stop.set()
+        assert await read_to_end(stream) == b""
+        assert trio.current_time() - started < 0.2
+        await stream.aclose()
+        with pytest.raises(OSError, match="all attempts"):
+            await served.connect()
+
+
+async def test_drain_lets_streams_end_well():
+    """Streams at work run on; meanwhile /readyz says 503 and new work is refused."""
+    script = Script(BEGUN, 0.3, line(Finished(0, "stop"), Ended()))
+    async with hosting(Limits(drain_timeout=5, heartbeat=0), m=script) as (world, served):
+        stream = await served.connect()
+        await stream.send_all(post(CHAT))
+        await read_until(stream, b"data: ")
+        served.stop.set()
+        await trio.sleep(0.05)
+        answer = await served.raw(b"GET /readyz HTTP/1.1\r\n" + HEAD + b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"connection: close" in answer.lower()
+        refused = await served.raw(post(CHAT))
+        assert b"draining" in refused
+        rest = await read_to_end(stream)
+        assert rest.endswith(b"0\r\n\r\n")
+        assert b"Ended" in rest
+        await stream.aclose()
+    assert "ok" in [record.outcome for record in world.records]
+
+
+async def test_drain_that_is_over_ends_streams_with_an_error():
+    """At `drain_timeout` an open stream is told so, in its format, and ends."""
+    async with hosting(m=Script(BEGUN, FOREVER)) as (_, served):
+        stream = await served.connect()
+        await stream.send_all(post(CHAT))
+        await read_until(stream, b"data: ")
+        started = trio.current_time()
+        served.stop.set()
+        rest = await read_to_end(stream)
+        assert QUICK.drain_timeout * 0.9 < trio.current_time() - started < 1
+        assert b'"code":"draining"' in rest
+        assert rest.endswith(b"0\r\n\r\n")
+        await stream.aclose()
+
+
+async def test_stop_with_100_clients_that_do_not_read():
+    """Stuck readers cannot hold the server: it is gone within the drain and a little."""
+    limits = Limits(drain_timeout=0.5, close_timeout=0.3, write_timeout=60, heartbeat=0)
+    world = World(limits, m=flood(count=80))
+    async with trio.open_nursery() as nursery:
+        async with serving(world.app, limits, on_drained=world.app.end_streams) as served:
+            streams = [await served.connect() for _ in range(100)]
+            for stream in streams:
+                await stream.send_all(post(CHAT))
+            await until(lambda: world.app.gate.open == 100)
+            await trio.sleep(0.2)
+            started = trio.current_time()
+            served.stop.set()
+            await until(lambda: world.app.gate.open == 0, 10)
+            assert trio.current_time() - started < limits.drain_timeout + 5
+        assert trio.current_time() - started < limits.drain_timeout + 5
+        for stream in streams:
+            nursery.start_soon(stream.aclose)
+    world.assert_clean()
+
+
+async def test_now_ends_at_once():
+    """The second signal does not wait for the drain."""
+    limits = Limits(drain_timeout=60, write_timeout=60, close_timeout=0.3, heartbeat=0)
+    world = World(limits, m=flood(), n=Script(BEGUN, FOREVER))
+    async with serving(world.app, limits, on_drained=world.app.end_streams) as served:
+        stuck, waiting = await served.connect(), await served.connect()
+        await stuck.send_all(post(CHAT))
+        await waiting.send_all(post({"model": "n", "stream": True}))
+        await until(lambda: world.app.gate.open == 2)
+        started = trio.current_time()
+        served.stop.set()
+        await trio.sleep(0.1)
+        assert world.app.gate.open == 2
+        served.now.set()
+        assert b"draining" in await read_to_end(waiting)
+        await until(lambda: world.app.gate.open == 0)
+        assert trio.current_time() - started < 2
+        await stuck.aclose()
+        await waiting.aclose()
+    world.assert_clean()
+
+
+async def test_cancelled_from_outside():
+    """An embedder that cancels the server is not kept waiting by a stuck client."""
+    limits = Limits(write_timeout=60, close_timeout=0.3, heartbeat=0)
+    world = World(limits, m=flood())
+    with trio.move_on_after(10) as outer:
+        async with serving(world.app, limits) as served:
+            stream = await served.connect()
+            await stream.send_all(post(CHAT))
+            await until(lambda: world.app.gate.open == 1)
+            await trio.sleep(0.1)
+            started = trio.current_time()
+            outer.cancel()
+            await trio.sleep_forever()
+    assert trio.current_time() - started < 2
+    await trio.aclose_forcefully(stream)
+    world.assert_clean()
+
+
+# TLS.
+
+
+async def test_tls_speaks_http_1_1_only(tmp_path):
+    """Over TLS the same holds; ALPN offers http/1.1 and nothing else."""
+    authority = trustme.CA()
+    cert = authority.issue_cert("localhost")
+    cert.private_key_and_cert_chain_pem.write_to_path(tmp_path / "cert.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    world = World(QUICK, m=Script(HELLO), big=flood())
+    async with serving(world.app, QUICK, tls_cert=tmp_path / "cert.pem") as served:
+        assert served.url.startswith("https://127.0.0.1:")
+
+        async def connect():
+            return trio.SSLStream(
+                await served.connect(), context, server_hostname="localhost", https_compatible=True
+            )
+
+        stream = await connect()
+        await stream.send_all(post(CHAT, head=b"Connection: close\r\n"))
+        assert (await read_to_end(stream)).endswith(b"0\r\n\r\n")
+        assert stream.selected_alpn_protocol() == "http/1.1"
+        await trio.aclose_forcefully(stream)
+
+        stuck = await connect()
+        await stuck.send_all(post({"model": "big", "stream": True}))
+        await until(lambda: world.app.gate.open == 1)
+        await until(lambda: world.app.gate.open == 0)
+        await trio.aclose_forcefully(stuck)
+
+        plain = await served.raw(b"GET / HTTP/1.1\r\n\r\n")  # no handshake
+        assert b"HTTP" not in plain
+    world.assert_clean()
+
+
+# What we rely on in Hypercorn.
+
+
+def test_overridden_names_exist():
+    """The guard overrides private names of one pinned release: they are all still there."""
+    from hypercorn.protocol.h11 import H11Protocol  # noqa: PLC0415 - the one test that looks inside
+
+    for name in (
+        "_check_protocol", "_create_stream", "_maybe_recycle", "_send_error_response",
+        "_send_h11_event", "handle", "stream_send",
+    ):  # fmt: skip
+        assert callable(getattr(H11Protocol, name))
+
+
+def test_nothing_global_is_patched():
+    """A program's own Hypercorn is as it was."""
+    import hypercorn.protocol  # noqa: PLC0415 - the one test that looks inside
+    import hypercorn.trio.run  # noqa: PLC0415 - the one test that looks inside
+    import hypercorn.trio.tcp_server  # noqa: PLC0415 - the one test that looks inside
+
+    assert hypercorn.trio.run.TCPServer.__module__ == "hypercorn.trio.tcp_server"
+    assert hypercorn.protocol.H11Protocol.__module__ == "hypercorn.protocol.h11"
+    assert ScriptedEngine(QUICK).limits is QUICK
