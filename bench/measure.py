@@ -1,0 +1,88 @@
+"""CPU time of processes, and the statistics of repeated runs.
+
+The law of this file: CPU is what the kernel counted for a process and all its descendants, in
+nanoseconds (`/proc/PID/task/*/schedstat`); where the kernel does not keep that, in ticks of
+`/proc/PID/stat`, which is too coarse for windows under a second or two. A figure is never shown
+without its spread.
+
+A process that ended in between is missing from the second reading: a gateway whose workers come
+and go cannot be measured with this.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+
+PROC = Path("/proc")
+
+
+class Unmeasurable(Exception):
+    """The kernel does not tell the CPU time of a process."""
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time of a process and its descendants so far. Raises `Unmeasurable`."""
+    own = _cpu_of(pid)
+    if own is None:
+        raise Unmeasurable(f"cannot read the CPU time of process {pid} from /proc")
+    return own + sum(_cpu_of(child) or 0 for child in descendants(pid))
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started, and those that they did."""
+    parents: dict[int, list[int]] = {}
+    for entry in PROC.iterdir():
+        if entry.name.isdecimal():
+            fields = _stat(int(entry.name))
+            if fields is not None:
+                parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: list[int] = []
+    wanted = [pid]
+    while wanted:
+        children = parents.get(wanted.pop(), [])
+        found += children
+        wanted += children
+    return found
+
+
+def _cpu_of(pid: int) -> int | None:
+    try:
+        threads = list((PROC / str(pid) / "task").iterdir())
+        return sum(int((one / "schedstat").read_bytes().split()[0]) for one in threads)
+    except (OSError, IndexError, ValueError):  # a thread ended meanwhile, or the kernel has none
+        fields = _stat(pid)
+        if fields is None:
+            return None
+        ticks = int(fields[11]) + int(fields[12])  # utime, stime
+        return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of `/proc/PID/stat` after the name: state, parent, ...; None if it is gone."""
+    try:
+        line = (PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
+    return line[line.rfind(b")") + 2 :].split()  # the name may hold blanks and brackets
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """A figure that was measured several times."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Median, least and greatest. Raises `ValueError` without values."""
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("no values")
+    return Spread(statistics.median(ordered), ordered[0], ordered[-1])

@@ -1,0 +1,204 @@
+"""The mock upstream: a process that streams precomputed replies. `python -m bench.upstream`.
+
+The law of this file: it must cost next to nothing per event, since it shares its core with the
+load generator. So there is no framework: one epoll loop, and one `send` per write of the plan.
+A saturated stream sends one write whenever its socket takes one, in turn with the others; a paced
+one sends by the clock, and later writes do not drift when one is late.
+
+It prints its port and ends when its standard input does, that is with its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import json
+import selectors
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httptools
+
+from .plan import PATHS, parse_plan
+from .processes import announce
+from .script import writes
+
+
+BACKLOG = 1024
+READ_SIZE = 65536
+HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+ERROR = (
+    b'{"error":{"message":"this upstream streams the plans of the benchmark, and nothing else",'
+    b'"type":"invalid_request_error"}}'
+)
+REFUSAL = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+    % (len(ERROR), ERROR)
+)
+
+
+class Loop:
+    """The epoll loop: sockets that are ready, and streams whose time has come."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self._due: list[tuple[float, int, Stream]] = []
+        self._ticket = itertools.count()  # streams are not ordered; those of one time are
+        self._open = True
+
+    def listen(self) -> int:
+        """Accept connections; return the port."""
+        listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        listener.setblocking(False)
+        self.selector.register(listener, selectors.EVENT_READ, None)
+        return int(listener.getsockname()[1])
+
+    def at(self, when: float, stream: Stream) -> None:
+        """Have `stream` send its next write at this time."""
+        heapq.heappush(self._due, (when, next(self._ticket), stream))
+
+    def run(self) -> None:
+        """Serve until standard input ends."""
+        self.selector.register(sys.stdin, selectors.EVENT_READ, self)
+        while self._open:
+            wait = max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
+            for key, ready in self.selector.select(wait):
+                if key.data is None:
+                    self._accept(key.fileobj)
+                elif key.data is self:
+                    self._open = False
+                else:
+                    key.data.on_ready(ready)
+            now = time.monotonic()
+            while self._due and self._due[0][0] <= now:
+                heapq.heappop(self._due)[2].send_next()
+
+    def _accept(self, listener: Any) -> None:
+        with contextlib.suppress(OSError):  # it may have gone already
+            sock, _ = listener.accept()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.selector.register(sock, selectors.EVENT_READ, Stream(self, sock))
+
+
+class Stream:
+    """One connection: a request, its stream, the next request."""
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._parser = httptools.HttpRequestParser(self)
+        self._path = ""
+        self._body: list[bytes] = []
+        self._writes: Iterator[bytes] = iter(())
+        self._rest = b""  # of a write that the socket did not take whole
+        self._interval = 0.0
+        self._next = 0.0
+        self._events = selectors.EVENT_READ
+        self._closed = False
+
+    def on_ready(self, ready: int) -> None:
+        """The socket can be read, or written, or both."""
+        if ready & selectors.EVENT_READ:
+            try:
+                data = self._sock.recv(READ_SIZE)
+                self._parser.feed_data(data)
+            except (OSError, httptools.HttpParserError):
+                data = b""
+            if not data:
+                self._close()
+        if ready & selectors.EVENT_WRITE:
+            self.send_next()
+
+    def send_next(self) -> None:
+        """Send the next write, or what is left of the last one."""
+        if self._closed:
+            return
+        data = self._rest or next(self._writes, b"")
+        if not data:
+            self._wait_for(selectors.EVENT_READ)
+            return
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._close()
+            return
+        self._rest = data[sent:]
+        if self._rest or not self._interval:
+            self._wait_for(selectors.EVENT_READ | selectors.EVENT_WRITE)
+        else:
+            self._wait_for(selectors.EVENT_READ)
+            self._next += self._interval
+            self._loop.at(self._next, self)
+
+    # What httptools calls.
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request's path."""
+        self._path += url.decode("latin-1")
+
+    def on_body(self, data: bytes) -> None:
+        """Part of the request's body."""
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """The request is here: answer it."""
+        path, body = self._path, b"".join(self._body)
+        self._path = ""
+        self._body.clear()
+        pieces = answer(path, body)
+        if pieces is None:
+            self._start(iter([REFUSAL]), 0.0)
+        else:
+            (first, *others), interval = pieces
+            self._start(iter([HEAD + first, *others]), interval)
+
+    def _start(self, pieces: Iterator[bytes], interval: float) -> None:
+        self._writes = pieces
+        self._interval = interval
+        self._next = time.monotonic()
+        self.send_next()
+
+    def _wait_for(self, events: int) -> None:
+        if events != self._events:
+            self._events = events
+            self._loop.selector.modify(self._sock, events, self)
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._loop.selector.unregister(self._sock)
+            self._sock.close()
+
+
+def answer(path: str, body: bytes) -> tuple[tuple[bytes, ...], float] | None:
+    """The writes of the answer and the seconds between them; None: no request for a plan."""
+    try:
+        request: Any = json.loads(body)
+        plan = parse_plan(request["model"])
+        usage = (request.get("stream_options") or {}).get("include_usage") is True
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    if plan is None or path != PATHS[plan.api] or request.get("stream") is not True:
+        return None
+    return writes(plan, usage and plan.api == "chat"), plan.interval
+
+
+def main() -> None:
+    """Announce the port, and serve."""
+    loop = Loop()
+    announce(loop.listen())
+    loop.run()
+
+
+if __name__ == "__main__":
+    main()
