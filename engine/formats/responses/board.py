@@ -37,7 +37,7 @@ from ...events import (
     PartStarted,
 )
 from ...jsontext import dumps, loads
-from .checks import JSON
+from ..checks import JSON
 from .request import NAME
 
 
@@ -93,7 +93,7 @@ class Part:
 
     def __init__(self, number: int, kind: PartKind) -> None:
         self.number = number
-        self.kind = kind
+        self.kind: PartKind = kind
         self.pieces: list[str] = []
         self.citations = 0
         self.logprobs = False
@@ -102,6 +102,7 @@ class Part:
 
     @property
     def text(self) -> str:
+        """All the text so far."""
         if len(self.pieces) > 1:
             self.pieces[:] = ["".join(self.pieces)]
         return self.pieces[0] if self.pieces else ""
@@ -178,8 +179,9 @@ def grow(
     item: Item,
     part: Part,
     text: str,
-    logprobs: Any,
     out: list[Event],
+    *,
+    logprobs: Any = None,
     extra: Extra | None = None,
 ) -> None:
     """Add text to a part."""
@@ -206,7 +208,7 @@ def complete(item: Item, part: Part, said: JSON, key: str, out: list[Event]) -> 
         tail = whole[len(have) :]
     late = None if part.logprobs or part.ended else said.get("logprobs")
     if tail or late:
-        grow(item, part, tail, late, out)
+        grow(item, part, tail, out, logprobs=late)
 
 
 def _same(kind: PartKind, streamed: str, whole: str) -> bool:

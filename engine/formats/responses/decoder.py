@@ -32,10 +32,10 @@ from ...events import (
 )
 from ...limits import Limits
 from ...request import Request
+from ..checks import JSON
 from ..openai_errors import error_object_to_info
 from ..wire import DONE, WireDecoder, parse_frame
 from .board import (
-    CALLS,
     KNOWN_PART,
     PARTS,
     Board,
@@ -51,7 +51,6 @@ from .board import (
     note,
     text_of,
 )
-from .checks import JSON
 from .quirks import KEEPALIVE, REASONING_TEXT
 from .request import NAME
 
@@ -114,6 +113,8 @@ TEXTS: tuple[tuple[str, PartKind, str], ...] = (
     (REASONING_TEXT, "thought", "text"),
     ("response.reasoning", "thought", "text"),  # Open Responses
     ("response.reasoning_summary_text", "summary", "text"),
+    ("response.function_call_arguments", "arguments", "arguments"),
+    ("response.custom_tool_call_input", "input", "input"),
 )
 """Prefix of the events of a text, the kind of its part, and the field of the whole text."""
 
@@ -153,10 +154,11 @@ class ResponsesDialect:
             raise RemoteProtocolError("an event of the upstream is no object")
         kind = _word(event.get("type"))
         if kind not in HANDLERS and name:
-            kind = name.decode("utf-8", "replace")
+            kind = event["type"] = name.decode("utf-8", "replace")
         if kind in BEATS:
             return
-        if kind == "error" or (kind not in HANDLERS and event.get("error")):
+        ours = kind is not None and kind.startswith("response.")
+        if kind == "error" or (event.get("error") and not ours):
             self._error(event, out)
             return
         if not self._started:
@@ -165,7 +167,7 @@ class ResponsesDialect:
         if handler is not None:
             handler(self, event, out)
         elif kind is not None:
-            self._foreign({**event, "type": kind}, out)
+            self._foreign(event, out)
         else:
             raise RemoteProtocolError("an event of the upstream has no type")
 
@@ -191,6 +193,7 @@ class ResponsesDialect:
 
     def on_eof(self, out: list[Event]) -> None:
         """See `Dialect.on_eof`."""
+        del out  # whatever came before, there is nothing more to say
         raise Truncated("the upstream's stream ended before its response was complete")
 
     # The reply.
@@ -323,8 +326,8 @@ class ResponsesDialect:
             return
         sink = _aside(item, out)
         part = item.part(kind, _index(event, kind), sink)
-        more = beyond(event, self._known)
-        grow(item, part, text, event.get("logprobs"), sink, note(event=more) if more else None)
+        extra = note(event=beyond(event, self._known))
+        grow(item, part, text, sink, logprobs=event.get("logprobs"), extra=extra)
 
     def complete(self, event: JSON, out: list[Event], kind: PartKind, key: str) -> None:
         """The whole text of a part is repeated."""
@@ -446,11 +449,7 @@ HANDLERS: dict[Any, Handler] = {
     "response.cancelled": ResponsesDialect.on_terminal,
     **{
         f"{prefix}.{verb}": handler
-        for prefix, kind, key in (
-            *TEXTS,
-            ("response.function_call_arguments", CALLS["function_call"], "arguments"),
-            ("response.custom_tool_call_input", CALLS["custom_tool_call"], "input"),
-        )
+        for prefix, kind, key in TEXTS
         for verb, handler in (("delta", _grower(kind)), ("done", _completer(kind, key)))
     },
 }

@@ -38,7 +38,7 @@ from ...events import (
 from ...jsontext import dumps
 from ...request import Request
 from ..base import Identity
-from .checks import JSON
+from ..checks import JSON
 from .quirks import KEEPALIVE, REASONING_TEXT
 from .request import NAME
 from .resource import (
@@ -69,7 +69,7 @@ class _Part:
     __slots__ = ("citations", "kind", "prefix", "where")
 
     def __init__(self, kind: PartKind, where: JSON) -> None:
-        self.kind = kind
+        self.kind: PartKind = kind
         self.where = where
         self.citations = 0
         delta = f"{GROWTH[kind]}.delta"

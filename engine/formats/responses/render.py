@@ -50,7 +50,7 @@ from ...request import (
     ToolResult,
 )
 from ..base import Call, Rendered
-from .checks import JSON
+from ..checks import JSON
 from .request import LOGPROBS, NAME, SEALED
 
 
@@ -298,7 +298,7 @@ def _leftover(request: Request, body: JSON, dropped: list[str]) -> None:
                 body[name] = value
         elif name in SAME_NAME:
             body[name] = value
-        elif name in AUDIO and value not in (None, ["text"]):
+        elif name in AUDIO and value is not None and value != ["text"]:
             raise BadRequest("the upstream answers in text only", param=name)
-        elif value is not None:
+        elif value is not None and name not in AUDIO:
             dropped.append(name)

@@ -38,7 +38,7 @@ from ...request import (
     ToolChoice,
     ToolResult,
 )
-from .checks import JSON, join, missing, need, objects, take, take_number, unknown, wrong
+from ..checks import JSON, join, missing, need, objects, take, take_number, unknown, wrong
 
 
 NAME = "responses"

@@ -28,7 +28,7 @@ from ...errors import ErrorInfo
 from ...events import Extra, FinishReason, ItemStatus, Started, Usage
 from ...request import FunctionTool, Request
 from ..base import Identity
-from .checks import JSON
+from ..checks import JSON
 from .render import choice_form, text_format, tool_form
 from .request import NAME
 
