@@ -24,9 +24,9 @@ LONGEST = 300
 
 def configure(level: str = "info", file: TextIO | None = None) -> None:
     """Set up the process's logs. For programs; an embedder has logs of its own."""
-    file = sys.stderr if file is None else file
+    out: TextIO = sys.stderr if file is None else file
     number = getattr(logging, level.upper())
-    for_people = file.isatty()
+    for_people = out.isatty()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -39,7 +39,7 @@ def configure(level: str = "info", file: TextIO | None = None) -> None:
             else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(file),
+        logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
     for name in _LIBRARIES:

@@ -123,13 +123,16 @@ async def test_one_read_is_one_batch() -> None:
 
 async def test_a_whole_answer_is_asked_as_such() -> None:
     """A whole reply asks for JSON, and comes with its status whatever that is."""
-    async with fake_upstream(whole({"a": 1}, 429, retry_after="7")) as server:
-        async with HttpClient() as client:
-            upstream = upstream_at(client, server.base_url + "/")
-            async with upstream.open(BODY, path="/responses", stream=False) as source:
-                assert source.status == 429
-                assert source.headers["retry-after"] == "7"
-                assert await drain(source) == b'{"a": 1}'
+    async with (
+        fake_upstream(whole({"a": 1}, 429, retry_after="7")) as server,
+        HttpClient() as client,
+        upstream_at(client, server.base_url + "/").open(
+            BODY, path="/responses", stream=False
+        ) as source,
+    ):
+        assert source.status == 429
+        assert source.headers["retry-after"] == "7"
+        assert await drain(source) == b'{"a": 1}'
     assert server.requests[0].headers["accept"] == "application/json"
     assert server.requests[0].target == "/v1/responses"
 
