@@ -15,12 +15,12 @@ import selectors
 import socket
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import httptools
 import msgspec
 
-from .measure import cpu_ns
+from .measure import Times, times
 from .order import StreamCheck
 from .plan import PATHS, Api, Scenario, Timing
 
@@ -53,12 +53,23 @@ class Result(msgspec.Struct, frozen=True):
     """Events received in it."""
     cpu_us: float
     """CPU time of the subject in it."""
+    waited_us: float
+    """What the subject waited in it for its core, which others had."""
     generator_us: float
     """CPU time of this process and its helpers in it."""
     streams: int
     """Streams that arrived whole, in and outside the window."""
     faults: dict[str, int]
     """What was wrong with the others."""
+
+
+class Reading(NamedTuple):
+    """One end of the window."""
+
+    at: float
+    tokens: int
+    subject: Times
+    generator: Times
 
 
 class Load:
@@ -85,27 +96,30 @@ class Load:
             Connection(self).connect()
         self._until(began + timing.warm_up)
         before = self._reading()
-        self._until(before[0] + timing.seconds)
+        self._until(before.at + timing.seconds)
         after = self._reading()
         self.more = False
         self._until(time.monotonic() + GRACE, idle=True)
         for _ in range(len(self.selector.get_map())):
             self.fault("not ended in time")
-        seconds, tokens, subject, generator = (
-            late - early for early, late in zip(before, after, strict=True)
-        )
+        subject = after.subject.since(before.subject)
         return Result(
-            seconds, int(tokens), subject / 1000, generator / 1000, self.whole, dict(self.faults)
+            seconds=after.at - before.at,
+            tokens=after.tokens - before.tokens,
+            cpu_us=subject.cpu / 1000,
+            waited_us=subject.waited / 1000,
+            generator_us=after.generator.since(before.generator).cpu / 1000,
+            streams=self.whole,
+            faults=dict(self.faults),
         )
 
     def fault(self, what: str) -> None:
         """Count one stream that went wrong."""
         self.faults[what] += 1
 
-    def _reading(self) -> tuple[float, int, int, int]:
-        own = (os.getpid(), *self.order.helpers)
-        generator = sum(cpu_ns(pid) for pid in own)
-        return time.monotonic(), self.tokens, cpu_ns(self.order.subject), generator
+    def _reading(self) -> Reading:
+        generator = times(os.getpid(), *self.order.helpers)
+        return Reading(time.monotonic(), self.tokens, times(self.order.subject), generator)
 
     def _until(self, when: float, *, idle: bool = False) -> None:
         """Read from the streams until this time; `idle`: or until none is left."""

@@ -2,8 +2,9 @@
 
 The law of this file: CPU is what the kernel counted for a process and all its descendants, in
 nanoseconds (`/proc/PID/task/*/schedstat`); where the kernel does not keep that, in ticks of
-`/proc/PID/stat`, which is too coarse for windows under a second or two. A figure is never shown
-without its spread.
+`/proc/PID/stat`, which is too coarse for windows under a second or two. The same file tells how
+long the process was kept from its core by others: the reader has to know when the machine was not
+ours. A figure is never shown without its spread.
 
 A process that ended in between is missing from the second reading: a gateway whose workers come
 and go cannot be measured with this.
@@ -15,6 +16,7 @@ import os
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,12 +28,27 @@ class Unmeasurable(Exception):
     """The kernel does not tell the CPU time of a process."""
 
 
-def cpu_ns(pid: int) -> int:
-    """CPU time of a process and its descendants so far. Raises `Unmeasurable`."""
-    own = _cpu_of(pid)
-    if own is None:
-        raise Unmeasurable(f"cannot read the CPU time of process {pid} from /proc")
-    return own + sum(_cpu_of(child) or 0 for child in descendants(pid))
+class Times(NamedTuple):
+    """What a process used up so far, in nanoseconds."""
+
+    cpu: int
+    waited: int
+    """Ready to run, while others had its core; 0 where the kernel does not tell."""
+
+    def since(self, earlier: Times) -> Times:
+        """What was used up between two readings."""
+        return Times(self.cpu - earlier.cpu, self.waited - earlier.waited)
+
+
+def times(*pids: int) -> Times:
+    """The times of processes and all their descendants, added up. Raises `Unmeasurable`."""
+    found: list[Times] = []
+    for pid in pids:
+        own = _times_of(pid)
+        if own is None:
+            raise Unmeasurable(f"cannot read the CPU time of process {pid} from /proc")
+        found += [own, *filter(None, map(_times_of, descendants(pid)))]
+    return Times(sum(one.cpu for one in found), sum(one.waited for one in found))
 
 
 def descendants(pid: int) -> list[int]:
@@ -51,16 +68,17 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _cpu_of(pid: int) -> int | None:
+def _times_of(pid: int) -> Times | None:
     try:
         threads = list((PROC / str(pid) / "task").iterdir())
-        return sum(int((one / "schedstat").read_bytes().split()[0]) for one in threads)
+        fields_of = [(one / "schedstat").read_bytes().split() for one in threads]
+        return Times(sum(int(one[0]) for one in fields_of), sum(int(one[1]) for one in fields_of))
     except (OSError, IndexError, ValueError):  # a thread ended meanwhile, or the kernel has none
         fields = _stat(pid)
         if fields is None:
             return None
         ticks = int(fields[11]) + int(fields[12])  # utime, stime
-        return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+        return Times(ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK"), 0)
 
 
 def _stat(pid: int) -> list[bytes] | None:

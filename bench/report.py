@@ -29,6 +29,8 @@ LEGEND = (
     "client. busy: CPU time by the clock's, of the gateway, and of upstream and load\n"
     "generator; what is near 100% limits events/s."
 )
+DISTURBED = 0.1
+"""Share of its time that a process waits for its core, from which on the reader is told."""
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -55,6 +57,8 @@ class Row(msgspec.Struct, frozen=True):
     """Gateway by floor, of the same round."""
     busy: Spread | None
     """The gateway's CPU time by the clock's; 1 = one whole core."""
+    waited: Spread
+    """Time that gateway and floor waited for their core, by the clock's."""
     generator_busy: Spread
     """The same of upstream and load generator: near 1, they are what limits the rate."""
     streams: int
@@ -112,6 +116,7 @@ def summarize(scenario: Scenario, rounds: list[Round]) -> Row:
         rate=spread(one.tokens / one.seconds for one in own) if own else None,
         ratio=spread(per_event(high) / per_event(low) for low, high in passed) if own else None,
         busy=spread(one.cpu_us / 1e6 / one.seconds for one in own) if own else None,
+        waited=spread(one.waited_us / 1e6 / one.seconds for one in results),
         generator_busy=spread(one.generator_us / 1e6 / one.seconds for one in own or floors),
         streams=sum(one.streams for one in results),
         faults=faults,
@@ -138,12 +143,17 @@ def table(rows: list[Row], doing: str) -> Group:
             _percent(row.busy),
             _percent(row.generator_busy),
         )
-    wrong = [
+    notes = [
         f"[red]{row.scenario.name}: {row.streams:,} streams whole, but {count:,} {what}[/red]"
         for row in rows
         for what, count in sorted(row.faults.items())
     ]
-    return Group(shown, *wrong, doing)
+    if any(row.waited.median > DISTURBED for row in rows):
+        notes.append(
+            "[yellow]Other processes had the gateway's core for some of the time: events/s\n"
+            "is less than it could be, and µs/event is more.[/yellow]"
+        )
+    return Group(shown, "", *notes, doing)
 
 
 def machine() -> Machine:

@@ -216,7 +216,7 @@ def test_no_figure_without_runs() -> None:
 
 
 def result(tokens: int, cpu_us: float, **faults: int) -> Result:
-    return Result(2.0, tokens, cpu_us, 1e6, 8, faults)
+    return Result(2.0, tokens, cpu_us, 1e5, 1e6, 8, faults)
 
 
 def test_summary_of_the_rounds() -> None:
@@ -249,19 +249,27 @@ def test_cpu_time_counts_the_descendants() -> None:
     """A process is charged for what its children burn."""
     burn = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\ninput()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
-    before = measure.cpu_ns(os.getpid())
+    before = measure.times(os.getpid())
     with subprocess.Popen(  # noqa: S603 - ourselves
         [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         assert len(measure.descendants(process.pid)) == 1
-        assert measure.cpu_ns(process.pid) >= 200_000_000
-        assert measure.cpu_ns(os.getpid()) - before >= 200_000_000
+        assert measure.times(process.pid).cpu >= 200_000_000
+        assert measure.times(os.getpid()).since(before).cpu >= 200_000_000
         process.communicate(b"\n")
 
 
-@pytest.mark.skipif(not measure.PROC.exists(), reason="CPU time is read from /proc")
+def test_cpu_time_is_of_all_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running and waiting are added up over the threads of a process, in nanoseconds."""
+    for thread, schedstat in [("77", "1000 20 3"), ("78", "500 7 1")]:
+        (tmp_path / "77" / "task" / thread).mkdir(parents=True)
+        (tmp_path / "77" / "task" / thread / "schedstat").write_text(f"{schedstat}\n")
+    monkeypatch.setattr(measure, "PROC", tmp_path)
+    assert measure.times(77) == measure.Times(1500, 27)
+
+
 def test_cpu_time_without_scheduler_statistics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,9 +278,9 @@ def test_cpu_time_without_scheduler_statistics(
     (tmp_path / "77" / "task" / "77").mkdir(parents=True)
     (tmp_path / "77" / "stat").write_text(f"77 (a ) b) {' '.join(fields)}\n")
     monkeypatch.setattr(measure, "PROC", tmp_path)
-    assert measure.cpu_ns(77) == 150 * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    assert measure.times(77) == (150 * 1_000_000_000 // os.sysconf("SC_CLK_TCK"), 0)
     with pytest.raises(measure.Unmeasurable):
-        measure.cpu_ns(78)
+        measure.times(78)
 
 
 # What is run.
