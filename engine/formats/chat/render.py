@@ -48,6 +48,9 @@ SAME_NAME = frozenset({"prompt_cache_retention", "prompt_cache_options", "modera
 KEPT_STATE = frozenset({"conversation", "prompt", "background"})
 """Responses fields that need a server with a memory."""
 
+UNSAID: dict[str, Any] = {"background": False, "truncation": "disabled"}
+"""Responses fields that, with this value, say nothing."""
+
 
 def render_request(request: Request, call: Call) -> Rendered:
     """Write the request for a chat upstream; see `Format.render_request`."""
@@ -177,7 +180,7 @@ def _tools(request: Request, body: dict[str, Any], dropped: list[str], *, wrap: 
             tool_choice=None if choice is None else _choice(choice, wrap=wrap),
             parallel_tool_calls=request.parallel_tool_calls,
         )
-    elif choice is not None and choice not in {"auto", "none"}:
+    elif choice not in (None, "auto", "none"):
         raise BadRequest("there is no tool that could be chosen", param="tool_choice")
 
 
@@ -225,10 +228,7 @@ def _leftover(request: Request, body: dict[str, Any], dropped: list[str]) -> Non
             raise BadRequest(f"the upstream of this model has no {name}", param=name)
         elif name in SAME_NAME:
             body[name] = value
-        elif value is not None and (name, value) not in {
-            ("background", False),
-            ("truncation", "disabled"),
-        }:
+        elif value is not None and UNSAID.get(name) != value:
             dropped.append(name)
 
 
