@@ -1,10 +1,8 @@
 """The Responses API of OpenAI, both ways.
 
-request.py   a client's body -> Request          checks.py  fields taken out of a client's JSON
-render.py    Request -> an upstream's body
-decoder.py   an upstream's reply -> events       board.py   the items that are being read
-encoder.py   events -> a client's stream         resource.py  the Response object
-quirks.py    where the schemas and the live service disagree
+`request.py` reads a client's body and `render.py` writes an upstream's; `decoder.py` reads a reply,
+with `board.py` for its items; `encoder.py` writes a stream and `resource.py` the Response object;
+`quirks.py` lists where the schemas and the live service disagree.
 """
 
 from __future__ import annotations

@@ -311,6 +311,8 @@ class Board:
         if event:
             fields["event"] = event
         out.append(ItemStarted(item.number, item.kind, 0, quoted, name, {NAME: fields}))
+        if item.kind == "tool_call":  # its one part tells a function from a custom tool
+            item.part(CALLS[item.type], 0, out)
         return item
 
     def _enter(self, item: Item, index: Any) -> None:

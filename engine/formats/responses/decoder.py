@@ -284,7 +284,7 @@ class ResponsesDialect:
             item = self._board.at(event, OWNERS[kind], out)
         kind = fit(item, said) if item is not None and item.kind != "opaque" else None
         if item is None or kind is None:
-            if item is not None and event["type"].endswith(".added"):
+            if item is not None and item.kind != "opaque" and event["type"].endswith(".added"):
                 item.foreign += 1
             self._foreign(event, out)
             return None

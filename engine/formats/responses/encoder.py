@@ -113,8 +113,9 @@ class ResponsesEncoder:
 
     def encode(self, events: list[Event]) -> bytes:
         """See `Encoder.encode`."""
-        if self._head is not None:  # a stream that began before its upstream keeps its own ids
-            events = [event for event in events if not isinstance(event, Started)]
+        begun = self._head is not None
+        if begun or len(events) > 1:
+            events = _without_restart(events, begun=begun)
         self._fold.add(events)
         for event in events:
             if type(event) is PartDelta:
@@ -303,3 +304,15 @@ class ResponsesEncoder:
             if kind == "response.content_part.added":
                 item.counts["content_index"] += 1
         self._emit(kind, body, None)
+
+
+def _without_restart(events: list[Event], *, begun: bool) -> list[Event]:
+    """A stream that began before its upstream spoke keeps its own ids: one `Started` counts."""
+    kept: list[Event] = []
+    for event in events:
+        if type(event) is Started:
+            if begun:
+                continue
+            begun = True
+        kept.append(event)
+    return kept
