@@ -36,7 +36,7 @@ class Allowance(NamedTuple):
 
     document: Document
     definition: str
-    how: Literal["null for optional fields", "not required", "foreign types", "any object"]
+    how: Literal["null for optional fields", "not required", "foreign types", "any object", "any of"]
     where: tuple[str, ...]
     reason: str
 
@@ -63,6 +63,13 @@ EXCEPTIONS: list[Allowance] = [
         "not required",
         ("properties", "input_tokens_details", "required", "cache_write_tokens"),
         "newer than most servers",
+    ),
+    Allowance(
+        "openai",
+        "InputItem",
+        "any of",
+        ("oneOf",),
+        "the branches overlap: a message with its type is right by two of them",
     ),
     Allowance(
         "openai",
@@ -169,6 +176,8 @@ def _apply(allowance: Allowance, definitions: dict[str, Any]) -> None:
                     node["properties"][name] = _nullable(schema)
         case "not required":
             node.remove(last)
+        case "any of":
+            parent["anyOf"] = parent.pop(last)
         case "any object":
             parent[last] = {}
         case "foreign types" if last == "oneOf":

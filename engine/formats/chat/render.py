@@ -102,12 +102,12 @@ def _translate(request: Request, call: Call, dropped: list[str]) -> dict[str, An
     wrap = request.format != NAME
     history = History(wrap=wrap, dropped=dropped)
     body: dict[str, Any] = {"model": call.model, "messages": history.write(request.items)}
-    if not body["messages"]:
-        raise BadRequest("the conversation is empty", param="input")
     body["stream"] = call.stream
     _settings(request, body, dropped)
     _tools(request, body, dropped, wrap=wrap)
     _leftover(request, body, dropped)
+    if not body["messages"]:  # behind the refusals: a stored prompt comes without any input
+        raise BadRequest("the conversation is empty", param="input")
     return body
 
 
