@@ -174,7 +174,7 @@ async def _ask(config: Config, request: Request) -> None:
                 case _:
                     pass
         for call in reply.message.tool_calls:
-            click.echo(_harmless(f"{call.name}({call.text('arguments', 'input')})"), nl=False)
+            click.echo(_harmless(f"\n{call.name}({call.text('arguments', 'input')})"), nl=False)
     click.echo()
 
 

@@ -23,7 +23,7 @@ from nursling.engine.pipeline import Reply, Target, Upstream, open_reply
 from nursling.engine.request import Request
 
 from .catalog import Catalog
-from .config import DEMO, Config
+from .config import DEMO, Config, Provider
 from .formats import FORMATS
 from .upstream.client import HttpClient
 from .upstream.demo import DemoUpstream
@@ -42,7 +42,8 @@ class Engine:
         self.active = 0
         """Requests at work."""
         self._client = client
-        self._upstreams = upstreams
+        self._demo = DemoUpstream()
+        self._upstreams = {DEMO: self._demo, **upstreams}
         self._config, self._catalog = self._load(config)
 
     @property
@@ -111,11 +112,11 @@ class Engine:
             self.active -= 1
 
     def _load(self, config: Config) -> tuple[Config, Catalog]:
+        upstreams = self._upstreams
+        if config.providers.get(DEMO, Provider()).base_url:
+            upstreams = {name: one for name, one in upstreams.items() if one is not self._demo}
         catalog = Catalog(
-            config,
-            formats=self.formats,
-            connect=self._client.upstream,
-            upstreams=self._upstreams,
+            config, formats=self.formats, connect=self._client.upstream, upstreams=upstreams
         )
         return config, catalog
 
@@ -127,7 +128,8 @@ async def open_engine(
     """Open the upstreams of a configuration. Raises `ConfigError` for an entry that leads nowhere.
 
     `upstreams` are objects of yours, by provider name: anything with the `open` method of
-    `nursling.engine.pipeline.Upstream`. The provider `demo` is always there.
+    `nursling.engine.pipeline.Upstream`. The provider `demo` is there without a table, unless
+    the configuration has another address under this name.
     """
     async with HttpClient() as client:
-        yield Engine(config, client, {DEMO: DemoUpstream(), **(upstreams or {})})
+        yield Engine(config, client, upstreams or {})

@@ -267,7 +267,7 @@ def test_http_endpoints_have_names() -> None:
     assert list(catalog(ONE).endpoints) == ["wild", "tame", "wild (direct)", "alone (alone)"]
 
 
-NOWHERE = {
+NOWHERE: dict[str, tuple[dict[str, Any], str]] = {
     "a provider without address": (
         {"providers": {"p": {}}},
         "the provider 'p' needs a base_url",

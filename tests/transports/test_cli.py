@@ -8,18 +8,22 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from nursling.transports import cli
+from nursling.transports import cli, engine
+from nursling.transports.upstream.demo import DemoUpstream
+from support.fake_upstream import Send, whole
 
 
 CANARY = "sk-canary-4711"
@@ -145,6 +149,34 @@ def test_check_probes_upstreams() -> None:
     assert CANARY not in result.output
 
 
+@contextmanager
+def answering(body: dict[str, Any]) -> Iterator[int]:
+    """An upstream in a thread that answers one request; the port."""
+
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            for step in whole(body):
+                assert isinstance(step, Send)
+                connection.sendall(step.data)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, args=[server])
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+def test_check_counts_the_models_of_an_upstream() -> None:
+    """--probe with an upstream that answers says how many models it has, and exits with 0."""
+    with answering({"data": [{"id": "a"}, {"id": "b"}]}) as port:
+        Path("nursling.toml").write_text(CONFIG.replace("127.0.0.1:1/", f"127.0.0.1:{port}/"))
+        result = run("check", "--probe")
+    assert result.exit_code == 0, result.output
+    assert "local: 2 models" in result.output
+
+
 def test_models_are_listed() -> None:
     """`models` lists what clients may ask for."""
     result = run("models")
@@ -154,10 +186,7 @@ def test_models_are_listed() -> None:
 
 @pytest.fixture
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    import nursling.transports.engine as engine_module
-    from nursling.transports.upstream.demo import DemoUpstream
-
-    monkeypatch.setattr(engine_module, "DemoUpstream", lambda: DemoUpstream(0))
+    monkeypatch.setattr(engine, "DemoUpstream", lambda: DemoUpstream(0))
 
 
 @pytest.mark.parametrize("more", [[], ["--no-stream"], ["--system", "Be brief."]])
@@ -175,6 +204,48 @@ def test_ask_takes_the_power_out_of_the_answer(no_delay: None) -> None:
     assert "\x1b" not in result.stdout
     assert "\x07" not in result.stdout
     assert "“[2Jhi”" in result.stdout
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_ask_shows_reasoning_and_calls(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply's tool calls are printed; its reasoning goes to stderr, on a terminal only."""
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    message = {
+        "role": "assistant",
+        "content": "Look:",
+        "reasoning_content": "Hm [a].",
+        "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
+        ],
+    }
+    body = {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "big",
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
+    }
+    with answering(body) as port:
+        Path("nursling.toml").write_text(CONFIG.replace("127.0.0.1:1/", f"127.0.0.1:{port}/"))
+        result = run("ask", "--no-stream", "big", "Hi")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == 'Look:\nf({"x":1})\n'
+    assert ("Hm [a]." in result.stderr) is terminal
+
+
+def test_ask_can_be_interrupted() -> None:
+    """Ctrl-C in the middle of an answer ends the command with 130 and no traceback."""
+    command = [sys.executable, "-m", "nursling.transports", "ask", "demo", "Hi"]
+    with subprocess.Popen(  # noqa: S603 - our own command
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(5) == "Hello"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said == ""
 
 
 def test_ask_for_an_unknown_model() -> None:

@@ -112,7 +112,7 @@ async def test_a_stream_arrives_as_it_was_sent() -> None:
 async def test_one_read_is_one_batch() -> None:
     """Chunks that came in one read leave as one piece, which the pipeline carries as one batch."""
     burst = b"".join(b"%x\r\n%b\r\n" % (8, b"data: %d\n" % at) for at in range(9))
-    script = [*stream(end=False), Send(burst + b"0\r\n\r\n")]
+    script: list[Step] = [*stream(end=False), Send(burst + b"0\r\n\r\n")]
     async with (
         fake_upstream(script) as server,
         HttpClient() as client,
@@ -241,7 +241,8 @@ async def test_a_reset_inside_a_stream_is_a_truncation() -> None:
 
 async def test_a_body_may_end_with_its_connection() -> None:
     """Without length and chunks, the end of the connection is the end of the body."""
-    script = [head(200, {"content-type": "text/event-stream"}), Send(b"data: 1\n\n"), Close()]
+    opened = head(200, {"content-type": "text/event-stream"})
+    script: list[Step] = [opened, Send(b"data: 1\n\n"), Close()]
     async with fake_upstream(script) as server, HttpClient() as client:
         assert await ask(upstream_at(client, server.base_url)) == (200, b"data: 1\n\n")
 
@@ -282,7 +283,14 @@ async def test_trailers_are_no_headers() -> None:
         assert "x-late" not in source.headers
 
 
-@pytest.mark.parametrize("surplus", [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"garbage"])
+@pytest.mark.parametrize(
+    "surplus",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2",
+        b"garbage",
+    ],
+)
 async def test_bytes_behind_an_answer_spoil_the_connection(surplus: bytes) -> None:
     """An answer that nobody asked for cannot become the next request's."""
     first = Send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1" + surplus)
@@ -293,12 +301,12 @@ async def test_bytes_behind_an_answer_spoil_the_connection(surplus: bytes) -> No
         assert server.connections == 2
 
 
-@pytest.mark.parametrize("answer", [{"connection": "close"}, {}])
+@pytest.mark.parametrize("answer", [whole(b"1", connection="close"), whole(b"1")])
 async def test_a_connection_that_the_upstream_closes_is_not_used_again(
-    answer: dict[str, str],
+    answer: list[Step],
 ) -> None:
     """With `connection: close`, or closed while idle, the next request gets a new connection."""
-    script = [*whole(b"1", **answer), Close()]
+    script = [*answer, Close()]
     async with fake_upstream(script, whole(b"2")) as server, HttpClient() as client:
         upstream = upstream_at(client, server.base_url)
         assert await ask(upstream) == (200, b"1")
@@ -436,12 +444,68 @@ async def test_the_cap_of_a_provider_queues_within_the_connect_clock() -> None:
 
 
 async def test_all_endpoints_of_a_provider_share_its_cap() -> None:
-    """The cap belongs to the provider's name; a reload changes it for waiting requests too."""
-    async with HttpClient() as client:
-        one = upstream_at(client, "http://127.0.0.1:1", max_streams=1)
-        two = upstream_at(client, "http://127.0.0.1:2", max_streams=5)
-        assert one._limiter is two._limiter
-        assert one._limiter.total_tokens == 5
+    """The cap belongs to the provider's name; after a reload the next request sets the new one."""
+    script = stream(b"data: 1\n\n", Stall(), end=False)
+    async with fake_upstream(script) as server, HttpClient() as client:
+        limits = Limits(connect_timeout=0.1)
+        one = upstream_at(client, server.base_url, max_streams=1, limits=limits)
+        same = upstream_at(client, server.origin, max_streams=1, limits=limits)
+        more = upstream_at(client, server.base_url, max_streams=2, limits=limits)
+        async with one.open(BODY, path="/x", stream=True):
+            with pytest.raises(ConnectTimeout):
+                await ask(same)
+            async with more.open(BODY, path="/x", stream=True) as source:
+                assert source.status == 200
+
+
+async def test_no_line_break_gets_into_a_head() -> None:
+    """A header value that would be two headers is refused, whoever made it."""
+    async with fake_upstream(whole({})) as server, HttpClient() as client:
+        upstream = upstream_at(client, server.base_url, headers={"X": Secret("a\r\nY: b")})
+        with pytest.raises(ValueError, match="a line break"):
+            await ask(upstream)
+    assert server.requests == []
+
+
+class Refusing(trio.abc.Stream):
+    """A connection that was cut for writing, with an answer that came before."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise trio.BrokenResourceError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise AssertionError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        answer, self.answer = self.answer, b""
+        return answer
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_an_answer_before_the_cut_is_heard() -> None:
+    """When writing fails, what the upstream has said before is still read."""
+
+    async def dial(origin: Origin) -> trio.abc.Stream:
+        return Refusing(b"HTTP/1.1 413 X\r\nContent-Length: 0\r\n\r\n")
+
+    async with HttpClient(dial) as client:
+        assert (await ask(upstream_at(client, "http://h.example")))[0] == 413
+
+
+async def test_a_cut_without_an_answer_is_a_truncation() -> None:
+    """When writing fails and nothing was said, the connection is what broke."""
+
+    async def dial(origin: Origin) -> trio.abc.Stream:
+        return Refusing(b"")
+
+    async with HttpClient(dial) as client:
+        with pytest.raises(Truncated, match="before it answered"):
+            await ask(upstream_at(client, "http://h.example"))
 
 
 async def test_a_connection_that_does_not_come(autojump_clock: trio.testing.MockClock) -> None:
@@ -578,8 +642,8 @@ async def test_a_canceled_handshake_leaves_no_socket() -> None:
 async def test_the_list_of_models() -> None:
     """`GET /models` gives ids; errors, wrong shapes and silence have words."""
     listed = whole({"object": "list", "data": [{"id": "a"}, {"id": "b"}]})
-    scripts = [listed, whole({}, 401), whole({"data": 1}), whole(b"<html>"), [Stall()]]
-    async with fake_upstream(*scripts) as server, HttpClient() as client:
+    broken = [whole({}, 401), whole({"data": 1}), whole(b"<html>")]
+    async with fake_upstream(listed, *broken, [Stall()]) as server, HttpClient() as client:
         upstream = upstream_at(client, server.base_url, limits=Limits(connect_timeout=0.2))
         assert await upstream.models() == ["a", "b"]
         assert server.requests[0].method == "GET"

@@ -55,7 +55,8 @@ async def whole_of(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def folded(chunks: list[dict[str, Any]], index: int = 0) -> tuple[str, str, list[Any], str]:
-    text, thought, calls, reason = "", "", {}, ""
+    text, thought, reason = "", "", ""
+    calls: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
         for choice in chunk["choices"]:
             if choice["index"] != index:

@@ -99,9 +99,11 @@ async def test_an_upstream_of_ones_own() -> None:
     """`upstreams=` adds an object by provider name; nothing else is configured."""
     mine = Mine()
     tables = {"models": [{"id": "m", "provider": "mine", "upstream_model": "real"}]}
-    async with open_engine(config(tables), upstreams={"mine": mine}) as engine:
-        async with engine.stream(CHAT | {"stream": False}) as reply:
-            assert (await text_of(reply)).startswith("Hello!")
+    async with (
+        open_engine(config(tables), upstreams={"mine": mine}) as engine,
+        engine.stream(CHAT | {"stream": False}) as reply,
+    ):
+        assert (await text_of(reply)).startswith("Hello!")
     assert mine.asked[0]["model"] == "real"
     assert not mine.asked[0].get("stream")
 
@@ -110,6 +112,15 @@ async def test_the_built_in_demo_is_always_there(autojump_clock: trio.testing.Mo
     """Without any upstream of one's own, the demo model answers."""
     async with open_engine(config()) as engine, engine.stream(CHAT | {"model": "demo"}) as reply:
         assert (await text_of(reply)).startswith("Hello!")
+
+
+async def test_the_name_demo_is_not_taken() -> None:
+    """A provider `demo` with an address is that address, and no longer the built-in one."""
+    tables = DEMO | {"providers": {"demo": {"base_url": "http://127.0.0.1:1/v1"}}}
+    async with open_engine(config(tables)) as engine:
+        assert list(engine.endpoints) == ["demo"]
+        engine.reload(config(DEMO))
+        assert engine.endpoints == {}
 
 
 async def test_over_http() -> None:
@@ -165,11 +176,12 @@ async def test_an_exception_of_the_program_is_not_dressed_up() -> None:
 async def test_what_is_no_request() -> None:
     """A body of no known format, a wrong one and an unknown model are refused by name."""
     async with open_engine(config()) as engine:
-        for body, error in [
+        cases: list[tuple[dict[str, Any], type[Exception]]] = [
             ({"model": "demo"}, BadRequest),
             ({"model": "demo", "messages": 3}, BadRequest),
             ({"model": "gone", "input": "Hi"}, ModelNotFound),
-        ]:
+        ]
+        for body, error in cases:
             with pytest.raises(error):
                 async with engine.stream(body):
                     raise AssertionError

@@ -67,7 +67,7 @@ def test_exceptions_have_a_traceback() -> None:
     out = io.StringIO()
     logs.configure(file=out)
     try:
-        raise ValueError("x")
+        int("x")
     except ValueError:
         structlog.get_logger().exception("bug")
     assert "test_exceptions_have_a_traceback" in json.loads(out.getvalue())["exception"]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Self
@@ -68,13 +68,12 @@ class HttpClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._httpx.aclose()
         await self._pool.aclose()
 
     def upstream(self, endpoint: Endpoint) -> HttpUpstream:
-        """Make an upstream. All of one provider share its cap; the last one made sets it."""
-        total = endpoint.max_streams or math.inf
-        limiter = self._limiters.setdefault(endpoint.provider, trio.CapacityLimiter(total))
-        limiter.total_tokens = total
+        """Make an upstream. All of one provider share its cap; the last one asked sets it."""
+        limiter = self._limiters.setdefault(endpoint.provider, trio.CapacityLimiter(math.inf))
         return HttpUpstream(endpoint, self._httpx, limiter)
 
 
@@ -142,6 +141,7 @@ class HttpUpstream:
         held = False
         try:
             with trio.move_on_after(clock(limits.connect_timeout)) as connecting:
+                self._limiter.total_tokens = self.endpoint.max_streams or math.inf
                 await self._limiter.acquire_on_behalf_of(borrower)
                 held = True
                 request.extensions = {"connecting": connecting, "limits": limits}
@@ -199,7 +199,7 @@ class _Transport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of an answer, as httpx wants it; the pipeline reads the exchange itself."""
+    """The end of an answer. httpx never reads the body: the pipeline reads the exchange itself."""
 
     def __init__(
         self, exchange: Exchange, pool: Pool, origin: Origin, stream: trio.abc.Stream
@@ -208,14 +208,6 @@ class _Body(httpx.AsyncByteStream):
         self._pool = pool
         self._origin = origin
         self._stream = stream
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if data := await self._exchange.read_some():
-            return data
-        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Give the connection back if it is good for another request, else close it."""
