@@ -234,7 +234,8 @@ def _item_events(index: int, item: Json) -> Iterator[Json]:
             for number, part in enumerate(item.get("content", ())):
                 yield from _part_events({**place, "content_index": number}, part)
         case "function_call":
-            yield from _growth(place, "function_call_arguments", "arguments", item["arguments"])
+            grown = list(_growth(place, "function_call_arguments", "arguments", item["arguments"]))
+            yield from [*grown[:-1], {**grown[-1], "name": item["name"]}]
         case "custom_tool_call":
             yield from _growth(place, "custom_tool_call_input", "input", item["input"])
         case "web_search_call":
