@@ -513,6 +513,19 @@ ODD: dict[str, tuple[list[Json], list[tuple[str, str, str]]]] = {
         [added(message()), delta("output_text", "Hi", **AT), done(message("Hi")), completed([])],
         HI,
     ),
+    "two open items without names": (
+        [
+            added({"type": "message"}, None),
+            added(call("{}", own_id="")),
+            delta("output_text", "Hi"),
+            completed([call("", own_id=""), {"type": "message"}]),
+        ],
+        [("message", "", "Hi"), ("tool_call", "f", "{}")],
+    ),
+    "final arguments that say nothing": (
+        [added(call()), done(call("{}")), completed([call("", own_id="other")])],
+        [("tool_call", "f", "{}")],
+    ),
     "no response in the last event": (
         [done(message("Hi")), {"type": "response.completed"}],
         HI,
@@ -1034,7 +1047,7 @@ ITEMS = st.fixed_dictionaries(
         "encrypted_content": ATOMS,
     },
 )
-EVENTS = st.fixed_dictionaries(
+EVENTS: st.SearchStrategy[Any] = st.fixed_dictionaries(
     {
         "type": st.sampled_from(
             [

@@ -343,6 +343,8 @@ class Board:
             self._judge(item, raw, event, out)
             return
         self._settle(item, raw, out)
+        if not item.texts:  # then what it said when it opened
+            self._settle(item, item.raw, out)
         if item.kind == "message" and not item.texts and not item.foreign and item.held is None:
             item.held = (raw, event)
             return

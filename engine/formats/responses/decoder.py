@@ -153,6 +153,14 @@ class ResponsesDialect:
         if not isinstance(event, dict):
             raise RemoteProtocolError("an event of the upstream is no object")
         kind = _word(event.get("type"))
+        handler = HANDLERS.get(kind)
+        if handler is not None and self._started:  # the common case, and the hot path
+            handler(self, event, out)
+        else:
+            self._other(kind, name, event, out)
+
+    def _other(self, kind: str | None, name: bytes, event: JSON, out: list[Event]) -> None:
+        """The first event, and those without a type that we know."""
         if kind not in HANDLERS and name:
             kind = event["type"] = name.decode("utf-8", "replace")
         if kind in BEATS:
@@ -319,14 +327,17 @@ class ResponsesDialect:
 
     def grow(self, event: JSON, out: list[Event], kind: PartKind) -> None:
         """A part grows."""
-        text = text_of(event, "delta")
+        text = event.get("delta")
+        if type(text) is not str:
+            text = text_of(event, "delta")
         item = self._board.at(event, OWNERS[kind], out)
         if item.kind == "opaque":
             self._foreign(event, out)
             return
         sink = _aside(item, out)
         part = item.part(kind, _index(event, kind), sink)
-        extra = note(event=beyond(event, self._known))
+        more = None if event.keys() <= self._known else beyond(event, self._known)
+        extra = note(event=more) if more else None
         grow(item, part, text, sink, logprobs=event.get("logprobs"), extra=extra)
 
     def complete(self, event: JSON, out: list[Event], kind: PartKind, key: str) -> None:

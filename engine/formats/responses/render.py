@@ -28,7 +28,6 @@ from typing import Any
 from ...errors import BadRequest, NotSupported
 from ...request import (
     AllowedTools,
-    Audio,
     Content,
     CustomTool,
     File,
@@ -38,7 +37,6 @@ from ...request import (
     Message,
     NamedTool,
     OpaqueChoice,
-    OpaqueItem,
     OutputFormat,
     Reasoning,
     Refusal,
@@ -126,7 +124,7 @@ def _input(items: list[Item], dropped: list[str]) -> list[JSON]:
                     made.append(_reasoning(item, item.encrypted))
                 elif "messages[].reasoning_content" not in dropped:
                     dropped.append("messages[].reasoning_content")
-            case OpaqueItem():
+            case _:  # an OpaqueItem
                 raise BadRequest(f"{item.where} ({item.type}) cannot be sent on", param=item.where)
     return made
 
@@ -166,7 +164,7 @@ def _part(part: Content, *, assistant: bool) -> JSON:
                 file_data=part.data,
                 file_url=part.url,
             )
-        case Audio():
+        case _:  # Audio
             audio = {"data": part.data, "format": part.format}
             return {"type": "input_audio", "input_audio": audio}
 
