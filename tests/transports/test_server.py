@@ -83,7 +83,7 @@ TORTURE = {
         WS.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), 426),
     "h2c with bad base64": (
         b"GET /livez HTTP/1.1\r\n" + HEAD + b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings"
-        b"\r\nHTTP2-Settings: !!!\r\n\r\n", 200),
+        b"\r\nHTTP2-Settings: a\r\n\r\n", 200),
     "h2c with good settings": (
         b"GET /livez HTTP/1.1\r\n" + HEAD + b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings"
         b"\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", 200),
@@ -377,6 +377,26 @@ async def test_an_app_that_raises_cuts_its_answer():
         answer = await served.raw(b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n")
     assert b"half" in answer
     assert not answer.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_the_lifespan_of_an_app(answers):
+    """An app may have a lifespan, or return from it at once."""
+    seen = []
+
+    async def app(scope, receive, send):
+        if scope["type"] != "lifespan":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        for _ in range(2 if answers else 0):
+            message = await receive()
+            seen.append(message["type"])
+            await send({"type": message["type"] + ".complete"})
+
+    async with serving(app, QUICK) as served:
+        assert await served.ok()
+    assert seen == (["lifespan.startup", "lifespan.shutdown"] if answers else [])
 
 
 async def test_connections_are_capped():

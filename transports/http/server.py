@@ -24,7 +24,7 @@ import re
 import ssl
 import traceback
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
@@ -141,8 +141,14 @@ class Protocol(H11Protocol):
         self.keep_alive_requests += 1
 
     async def stream_send(self, event: StreamEvent) -> None:
-        """Take what the app sends; while draining, every answer is its connection's last."""
-        if isinstance(event, Response) and self._server.draining:
+        """Take what the app sends, and say so if this answer is the connection's last.
+
+        It is while draining, and if the request's body is not read to its end: what follows on the
+        connection then is the rest of that body.
+        """
+        if isinstance(event, Response) and (
+            self._server.draining or self.connection.their_state is h11.SEND_BODY
+        ):
             event.headers.append((b"connection", b"close"))
         await super().stream_send(event)
 
@@ -213,11 +219,9 @@ class Connection:
             case Updated(idle=True):
                 self._wait_for_head()
                 self._server.rest(self)
-            case Updated():
-                self._reading.deadline = clock(0)
+            case _:  # no longer idle
+                self._reading.deadline = math.inf
                 self._server.work(self)
-            case _:
-                pass
 
     def close_if_idle(self) -> None:
         """Close if no request is at work; without one there is nothing to wait for."""
@@ -459,9 +463,11 @@ async def _lifespan(server: Server) -> AsyncGenerator[None]:
     lifespan = Lifespan(server.app, server.config, cast("Any", server.state))
     async with trio.open_nursery() as nursery:
         await nursery.start(lifespan.handle_lifespan)
-        await lifespan.wait_for_startup()
+        with suppress(trio.ClosedResourceError):  # an app without a lifespan may simply return
+            await lifespan.wait_for_startup()
         yield
-        await lifespan.wait_for_shutdown()
+        with suppress(trio.ClosedResourceError):
+            await lifespan.wait_for_shutdown()
         nursery.cancel_scope.cancel()
 
 
