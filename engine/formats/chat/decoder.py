@@ -98,6 +98,7 @@ class ChatDialect:
         )
         self._choices: dict[int, _Choice] = {}
         self._items = 0
+        self._patches = 0
         self._token = ""
         self._started = False
         self._early: dict[str, Any] = {}
@@ -175,7 +176,7 @@ class ChatDialect:
         if usage:
             out.append(UsageReported(read_usage(usage), tagged({"usage": usage})))
         if patch:
-            _attach(out, before, {"chunk": patch})
+            self._attach(out, before, {"chunk": patch})
 
     def _patch_of_chunk(self, chunk: dict[str, Any]) -> dict[str, Any]:
         if chunk.keys() <= _CHUNK:
@@ -212,6 +213,19 @@ class ChatDialect:
                 self._close(choice, out)  # its reason is mended by the grammar
         out.append(Ended())
 
+    def _attach(self, out: list[Event], before: int, patch: dict[str, Any]) -> None:
+        """Put a patch on the first event since `before`, or on one of its own."""
+        self._patches += 1
+        patch["order"] = self._patches
+        if len(out) == before:
+            out.append(Annotated(-1, -1, "wire", {}, tagged(patch)))
+            return
+        event = out[before]
+        if event.extra is None:
+            event.extra = tagged(patch)
+        else:
+            event.extra[NAME] |= patch
+
     # Choices.
 
     def _take_choice(self, raw: dict[str, Any], out: list[Event]) -> None:
@@ -237,9 +251,9 @@ class ChatDialect:
             out.append(self._failure(error))
             return
         if isinstance(reason, str) and reason:
-            self._finish(choice, reason, out)
+            self._finish(choice, reason, out, told="native_finish_reason" in raw)
         if patch:
-            _attach(out, before, {"index": choice.index, **patch})
+            self._attach(out, before, {"index": choice.index, **patch})
 
     def _choice(self, index: int) -> _Choice:
         choice = self._choices.get(index)
@@ -248,14 +262,19 @@ class ChatDialect:
             choice = self._choices[index] = _Choice(index, calls)
         return choice
 
-    def _finish(self, choice: _Choice, reason: str, out: list[Event]) -> None:
+    def _finish(
+        self, choice: _Choice, reason: str, out: list[Event], *, told: bool = False
+    ) -> None:
+        """End a choice; `told` = the server gives its own word in a member of its own."""
         if choice.finished:
             return  # the first reason counts (ChatMock#114)
         self._close(choice, out)
         choice.finished = True
         normal = FINISH.get(reason, "stop")
-        kept = {"index": choice.index, "finish_reason": reason}
-        out.append(Finished(choice.index, normal, tagged(kept) if reason != normal else None))
+        extra = None
+        if reason != normal and not told:
+            extra = tagged({"index": choice.index, "finish_reason": reason})
+        out.append(Finished(choice.index, normal, extra))
 
     def _close(self, choice: _Choice, out: list[Event]) -> None:
         """Give what a choice owes before its end: the rest of its calls, or at least a message."""
@@ -362,18 +381,6 @@ class ChatDialect:
 
     def _make_id(self, item: int) -> str:
         return f"call_{self._token}_{item}"
-
-
-def _attach(out: list[Event], before: int, patch: dict[str, Any]) -> None:
-    """Put a patch on the first event since `before`, or on one of its own."""
-    if len(out) == before:
-        out.append(Annotated(-1, -1, "wire", {}, tagged(patch)))
-        return
-    event = out[before]
-    if event.extra is None:
-        event.extra = tagged(patch)
-    else:
-        event.extra[NAME] |= patch
 
 
 def _is_error(body: dict[str, Any]) -> bool:

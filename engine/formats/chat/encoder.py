@@ -25,7 +25,6 @@ from ...events import (
     Annotated,
     Ended,
     Event,
-    Failed,
     Finished,
     ItemEnded,
     ItemStarted,
@@ -184,7 +183,7 @@ class ChatEncoder:
                 self._raw_usage |= (patch or {}).get("usage", {})
             case Ended():
                 self._end(out)
-            case Failed():
+            case _:
                 out.append(encode_frame(dumps(render_error(event.error, NAME))))
 
     # The stream.

@@ -19,7 +19,6 @@ from ...errors import BadRequest
 from ...request import (
     Audio,
     Content,
-    File,
     Image,
     Item,
     Message,
@@ -78,7 +77,7 @@ class History:
                     self._call(item)
                 case ToolResult():
                     self._result(item)
-                case OpaqueItem():
+                case _:
                     self._opaque(item)
         if waiting := [where for places in self._unanswered.values() for where in places]:
             raise BadRequest(
@@ -86,15 +85,15 @@ class History:
             )
         return [message for turn in self._turns for message in turn.messages()]
 
-    def _open(self) -> dict[str, Any]:
-        """The assistant's message of this moment."""
+    def _open(self) -> _Turn:
+        """The assistant's turn of this moment."""
         if self._reply is None:
             self._reply = _Turn({"role": "assistant", "content": ""})
             self._turns.append(self._reply)
-        return self._reply.message
+        return self._reply
 
     def _say(self, item: Message) -> None:
-        message = self._open()
+        message = self._open().message
         words = "".join(part.text for part in item.content if isinstance(part, Text))
         refusal = "".join(part.text for part in item.content if isinstance(part, Refusal))
         if words:
@@ -125,7 +124,7 @@ class History:
         words = GAP.join([*item.thought, *item.summary])
         if not words and item.encrypted is None:
             return
-        message = self._open()
+        message = self._open().message
         if words:
             message["reasoning_content"] = _joined(message.get("reasoning_content"), words)
         if item.encrypted is not None:
@@ -133,15 +132,14 @@ class History:
             details.append(write_sealed(item.encrypted, item.id, len(details), None))
 
     def _call(self, item: ToolCall) -> None:
-        message = self._open()
+        turn = self._open()
         custom, text = item.custom, item.arguments
         if custom and self._wrap:
             custom, text = False, wrap_input(text)
         call = write_call(item.call_id, item.name, text, custom=custom)
-        message.setdefault("tool_calls", []).append(call)
-        self._blank(message)
-        if self._reply is not None:
-            self._of_call[item.call_id] = self._reply
+        turn.message.setdefault("tool_calls", []).append(call)
+        self._blank(turn.message)
+        self._of_call[item.call_id] = turn
 
     def _blank(self, message: dict[str, Any]) -> None:
         """Say no words as null where there is something else, as OpenAI does."""
@@ -216,7 +214,7 @@ def _part(part: Content) -> dict[str, Any]:
         case Audio():
             sound = {"data": part.data, "format": part.format}
             return {"type": "input_audio", "input_audio": sound}
-        case File():
+        case _:
             if part.url is not None:
                 raise BadRequest("the upstream takes no files by URL", param="input")
             fields = {

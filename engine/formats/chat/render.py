@@ -170,7 +170,7 @@ def _tools(request: Request, body: dict[str, Any], dropped: list[str], *, wrap: 
                 tools.append({"type": "function", "function": _function(tool)})
             case CustomTool():
                 tools.append(wrap_tool(tool) if wrap else _custom(tool))
-            case OpaqueTool():
+            case _:
                 dropped.append(f"{tool.where} ({tool.type})")
     if isinstance(choice, OpaqueChoice):
         raise BadRequest(f"the upstream cannot be told to use {choice.type}", param="tool_choice")
@@ -190,7 +190,7 @@ def _kind_and_name(tool: FunctionTool | CustomTool | OpaqueTool) -> tuple[str, s
             return "function", tool.name
         case CustomTool():
             return "custom", tool.name
-        case OpaqueTool():
+        case _:
             return tool.type, ""
 
 

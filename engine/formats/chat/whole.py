@@ -32,6 +32,7 @@ def render_reply(reply: FinishedReply, request: Request, identity: Identity) -> 
     """Write a whole reply (`CreateChatCompletionResponse`)."""
     ours = not any(NAME in note for note in reply.notes)
     patches = [note[NAME] for note in _notes(reply) if NAME in note]
+    patches.sort(key=lambda patch: patch.get("order", 0))
     members: dict[str, Any] = {}
     for patch in patches:
         _merge(members, patch.get("chunk", {}))

@@ -6,6 +6,7 @@ What the chat format keeps in `extra["chat"]` is a *patch*, private to this pack
     index    the choice that the next two belong to
     choice   such members of the choice
     delta    such members of the delta (or the message)
+    order    the number of the patch in its reply: the fold groups them by item
     call     such members of one entry of `tool_calls`
     ...      and, on its own kind of event, one of: `reasoning` (the text came under that name),
              `continued` (an item that goes on after another one), `detail` (a sealed entry of
@@ -177,6 +178,9 @@ def write_logprobs(
     if not (known or left):
         return None
     written = {"content": None, "refusal": None, **(left or {})}
+    for field in ("content", "refusal"):
+        if entries := read_logprobs(written[field]):
+            written[field] = [*map(_write_logprob, entries)]
     for field, entries in known.items():
         written[field] = [*map(_write_logprob, entries), *(written[field] or ())]
     return written
