@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nursling.engine.accumulate import Accumulator, FinishedReply
@@ -1098,6 +1098,7 @@ EVENTS: st.SearchStrategy[Any] = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(st.lists(EVENTS | ATOMS, max_size=8), st.booleans())
 def test_nonsense_never_crashes(events: list[Any], as_body: bool) -> None:
     """Whatever JSON comes, the decoder raises nothing, ends once, and its good ends are legal."""

@@ -452,7 +452,7 @@ def test_json_schemas_and_unknown_formats_are_echoed() -> None:
     """The client gets its schema back (a row of the quirks), and a format that we do not know."""
     ask = {"model": "m", "input": "hi"}
     reply = reply_of([STARTED, *STOP], RESPONSES.parse_request({**ask, "text": {"format": SCHEMA}}))
-    assert reply["text"]["format"] == {**SCHEMA, "description": None, "strict": False}
+    assert reply["text"]["format"] == {**SCHEMA, "strict": False}
     unknown = {"format": {"type": "grammar"}, "verbosity": None}
     reply = reply_of([STARTED, *STOP], RESPONSES.parse_request({**ask, "text": unknown}))
     assert reply["text"] == {"format": {"type": "grammar"}}
@@ -867,7 +867,7 @@ SAMPLES: dict[str, tuple[str, str, Any]] = {
     "response.text.format of type json_schema": (
         "TextResponseFormatConfiguration",
         "JsonSchemaResponseFormat",
-        {**SCHEMA, "description": None, "strict": False},
+        {**SCHEMA, "strict": False},
     ),
     "response.reasoning.effort minimal, max": (
         "Reasoning",

@@ -101,6 +101,11 @@ class Part:
         self.beyond: JSON = {}  # of its `done` events
 
     @property
+    def grown(self) -> bool:
+        """Whether there is any text."""
+        return any(self.pieces)
+
+    @property
     def text(self) -> str:
         """All the text so far."""
         if len(self.pieces) > 1:
@@ -157,9 +162,14 @@ class Item:
         return len(same) + (0 if kind == "summary" else self.foreign)
 
     @property
+    def grown(self) -> bool:
+        """Whether there is any text."""
+        return any(part.grown for part in self.parts.values())
+
+    @property
     def texts(self) -> list[tuple[PartKind, str]]:
         """What the item says."""
-        return [(part.kind, part.text) for part in self.parts.values() if part.text]
+        return [(part.kind, part.text) for part in self.parts.values() if part.grown]
 
 
 def text_of(value: JSON, key: str) -> str:
@@ -200,9 +210,9 @@ def grow(
 
 def complete(item: Item, part: Part, said: JSON, key: str, out: list[Event]) -> None:
     """Compare a part with its whole text as the upstream repeats it; see *the whole text*."""
-    have, whole = part.text, text_of(said, key)
-    tail = ""
-    if whole and whole != have and not _same(part.kind, have, whole):
+    whole, tail = text_of(said, key), ""
+    have = part.text if whole else ""  # joining costs; an empty `done` must not
+    if whole != have and not _same(part.kind, have, whole):
         if not whole.startswith(have):
             raise RemoteProtocolError("the upstream's whole text is not what it streamed")
         tail = whole[len(have) :]
@@ -240,6 +250,7 @@ class Board:
         self.called = False
         self._count = 0
         self._items: list[Item] = []
+        self._open_items: dict[Item, None] = {}  # a set in order
         self._ids: dict[str, Item] = {}
         self._indexes: dict[int, Item] = {}
 
@@ -256,8 +267,8 @@ class Board:
         if isinstance(index, int):
             item = self._indexes.get(index)
             return item if item and not item.ended and item.kind in kinds else None
-        for item in reversed(self._items):
-            if not item.ended and item.kind in kinds and not (own and item.id):
+        for item in reversed(self._open_items):
+            if item.kind in kinds and not (own and item.id):
                 return item
         return None
 
@@ -317,6 +328,7 @@ class Board:
 
     def _enter(self, item: Item, index: Any) -> None:
         self._items.append(item)
+        self._open_items[item] = None
         if item.id:
             self._ids[item.id] = item
         if isinstance(index, int):
@@ -343,9 +355,9 @@ class Board:
             self._judge(item, raw, event, out)
             return
         self._settle(item, raw, out)
-        if not item.texts:  # then what it said when it opened
+        if not item.grown:  # then what it said when it opened
             self._settle(item, item.raw, out)
-        if item.kind == "message" and not item.texts and not item.foreign and item.held is None:
+        if item.kind == "message" and not item.grown and not item.foreign and item.held is None:
             item.held = (raw, event)
             return
         self._end(item, raw, event, out)
@@ -364,12 +376,16 @@ class Board:
         status = STATUSES.get(raw.get("status") if isinstance(raw.get("status"), str) else None)
         extra = note(item=fields, event=event)
         out.append(ItemEnded(item.number, status or "completed", sealed, extra))
+        self._close(item)
+
+    def _close(self, item: Item) -> None:
         item.ended = True
+        del self._open_items[item]
 
     def _judge(self, item: Item, raw: JSON, event: JSON, out: list[Event]) -> None:
         """Decide about an item that was read aside."""
         self._settle(item, raw, [])
-        item.ended = True
+        self._close(item)
         first = item.first
         if first is not None:
             self._ids[item.id] = first
@@ -406,8 +422,7 @@ class Board:
         it, by the reason of the reply.
         """
         finals = [raw for raw in output if is_item(raw)] if isinstance(output, list) else []
-        taken: set[int] = set()
-        for raw, item in self._pair(finals, taken):
+        for raw, item in self._pair(finals):
             if item is None:
                 self._whole(raw, None, {}, out)
             elif item.ended:
@@ -424,26 +439,20 @@ class Board:
             else:
                 self._settle(item, item.raw, out)
 
-    def _pair(self, finals: list[JSON], taken: set[int]) -> list[tuple[JSON, Item | None]]:
+    def _pair(self, finals: list[JSON]) -> list[tuple[JSON, Item | None]]:
         """Find the streamed item of each final one: by its id, else by its type and order."""
-        pairs: list[tuple[JSON, Item | None]] = []
-        for raw in finals:
-            item = self._ids.get(text_of(raw, "id"))
-            if item is not None:
-                taken.add(id(item))
-            pairs.append((raw, item))
-        for place, (raw, item) in enumerate(pairs):
-            if item is None:
-                pairs[place] = raw, self._alike(raw, taken)
-        return pairs
-
-    def _alike(self, raw: JSON, taken: set[int]) -> Item | None:
-        for item in self._items:
+        named = [(raw, self._ids.get(text_of(raw, "id"))) for raw in finals]
+        taken = {item for _, item in named}
+        free: dict[str, list[Item]] = {}
+        for item in reversed(self._items):
             repeated = item.first is not None and item.ended
-            if item.type == raw["type"] and id(item) not in taken and not repeated:
-                taken.add(id(item))
-                return item
-        return None
+            if item not in taken and not repeated:
+                free.setdefault(item.type, []).append(item)
+        pairs: list[tuple[JSON, Item | None]] = []
+        for raw, own in named:
+            alike = free.get(raw["type"])
+            pairs.append((raw, alike.pop() if own is None and alike else own))
+        return pairs
 
 
 def is_item(raw: Any) -> bool:

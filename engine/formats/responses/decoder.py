@@ -320,7 +320,7 @@ class ResponsesDialect:
         part = item.part(kind, index, sink)
         complete_part(item, part, said, sink)
         more = beyond(event, self._known)
-        if part.text:
+        if part.grown:
             end_part(item, part, more, sink)
         else:
             _remember(part, more)
@@ -352,7 +352,7 @@ class ResponsesDialect:
         part = item.part(kind, _index(event, kind), sink)
         complete(item, part, event, key, sink)
         more = beyond(event, self._known)
-        if item.kind == "tool_call" and part.text:
+        if item.kind == "tool_call" and part.grown:
             end_part(item, part, more, sink)
         else:
             _remember(part, more)

@@ -60,8 +60,9 @@ QUIRKS: tuple[Quirk, ...] = (
         openai="`schema` is an object; `description` a string, or absent",
         open_responses="`schema` can only be null; `description` and `strict` are required",
         live="`schema` as asked, `description: null`",
-        choice="as the live service: a client wants its schema back",
-        breaks=_breaks("openai", "open-responses"),
+        choice="the schema as asked, and a description only where the client gave one: nothing "
+        "satisfies both, and this is right by one",
+        breaks=_breaks("open-responses"),
     ),
     Quirk(
         where="response.reasoning.effort minimal, max",

@@ -137,7 +137,7 @@ def _text(request: Request, raw: JSON) -> JSON:
     if request.output is not None:
         form = text["format"] = text_format(request.output)
         if form["type"] == "json_schema":
-            form |= {"description": form.get("description"), "strict": bool(form.get("strict"))}
+            form["strict"] = bool(form.get("strict"))
     elif raw.get("text"):
         text |= {name: value for name, value in raw["text"].items() if value is not None}
     if request.verbosity is not None:
