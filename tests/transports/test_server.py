@@ -200,6 +200,16 @@ async def test_connection_close_gives_eof():
                 assert b"<reset>" not in answer
 
 
+async def test_http_1_0_is_streamed_to():
+    """An old client gets the stream without chunks, ended by the connection's end."""
+    async with hosting() as (_, served):
+        answer = await served.raw(post(CHAT).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert body.startswith(b"data: ")
+        assert body.endswith(b"}\n\n")
+
+
 async def test_slow_headers():
     """A head that does not arrive in time closes the connection; drips do not extend it."""
     async with hosting() as (_, served), await served.connect() as stream:

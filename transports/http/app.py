@@ -96,18 +96,16 @@ def fresh_identity() -> Identity:
 def log_request(record: Record) -> None:
     """Log a finished request by structlog, one line; a bug of ours as an error."""
     logger = structlog.get_logger("nursling.request")
-    fields = {
-        name: value
-        for name in record.__struct_fields__
-        if (value := getattr(record, name)) is not None and name != "usage"
+    fields = {name: getattr(record, name) for name in record.__struct_fields__}
+    usage = fields.pop("usage")
+    if usage is not None:
+        fields |= {name: getattr(usage, name) for name in usage.__struct_fields__}
+    told = {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in fields.items()
+        if value is not None
     }
-    if record.usage is not None:
-        fields |= {
-            name: count
-            for name in record.usage.__struct_fields__
-            if (count := getattr(record.usage, name)) is not None
-        }
-    (logger.error if record.bug else logger.info)("request", **fields)
+    (logger.error if record.bug else logger.info)("request", **told)
 
 
 def create_app(

@@ -106,6 +106,8 @@ class Stamp:
         ours = (self.elapsed - self._waited) * 1000
         stamps = [("x-request-id", self.request_id), ("x-nursling-overhead-ms", f"{ours:.1f}")]
         stamps += self._app.origins.headers(header_of(self._scope, b"origin"))
+        if self.status == 401:
+            stamps.append(("www-authenticate", "Bearer"))  # RFC 9110 §15.5.2
         return [(name.encode(), value.encode("latin-1")) for name, value in stamps]
 
     def _route(self) -> str:

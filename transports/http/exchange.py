@@ -102,6 +102,12 @@ class Record(msgspec.Struct, kw_only=True):
 Log = Callable[[Record], None]
 
 
+def printable(text: str) -> str:
+    """Make a client's word fit for one line of a log: bounded, without control characters."""
+    text = text[:256]
+    return text if text.isprintable() else repr(text)
+
+
 class Out:
     """The client's side: what was sent so far."""
 
@@ -191,7 +197,7 @@ class Exchange:
         with self._stamp.waiting():
             body = await read_json(self._http, app.engine.limits)
         request = self._request = self._form.parse_request(body)
-        record.model, record.stream = request.model[:256], request.stream
+        record.model, record.stream = printable(request.model), request.stream
         target = app.engine.resolve(request.model)
         record.provider, record.upstream_format = target.provider, target.format.name
         async with open_reply(request, target) as reply:
