@@ -17,7 +17,6 @@ import math
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -59,7 +58,6 @@ class HttpClient:
             trust_env=False,
             follow_redirects=False,
             timeout=None,  # noqa: S113 - every clock is ours, and none of them is httpx's
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             headers={"accept-encoding": "identity", "user-agent": f"nursling/{VERSION}"},
         )
         self._limiters: dict[str, trio.CapacityLimiter] = {}
@@ -191,6 +189,7 @@ class _Transport(httpx.AsyncBaseTransport):
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
+        # Without the answer's headers httpx can neither keep a cookie nor follow a redirect.
         return httpx.Response(
             exchange.status,
             stream=_Body(exchange, self._pool, origin, stream),
