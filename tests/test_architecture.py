@@ -33,7 +33,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "trio_websocket": ("transports/peers/",),
     "click": ("transports/cli.py",),
     "rich": ("transports/cli.py",),
-    "watchfiles": ("transports/reload.py", "transports/cli.py"),
+    "watchfiles": ("transports/gateway.py",),
 }
 """Library -> the files, or the folders, that may name it."""
 

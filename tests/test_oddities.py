@@ -146,12 +146,13 @@ def test_6_an_error_string_inside_a_stream(client: Api) -> None:
 
 
 def test_6_an_error_that_broke_its_own_json() -> None:
-    """A quote in the message makes the frame no JSON: a protocol error, and not a crash."""
+    """A quote in the message makes the frame no JSON: it is the upstream's error all the same."""
     form = FORMATS["chat"]
     request = form.parse_request({"model": "m", **ASKED["chat"]})
     [*_, last] = form.decoder(request, DEFAULT_LIMITS).feed(b'data: {"error": "say "no""}\n\n')
     assert isinstance(last, Failed)
-    assert last.error.code == "upstream_protocol_error"
+    assert last.error.code == "upstream_error"
+    assert 'say "no' in last.error.message
 
 
 @pytest.mark.parametrize("case", ["mock-responses-stream", "mock-responses-stream-length"])

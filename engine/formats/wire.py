@@ -13,20 +13,29 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from .. import jsontext
-from ..errors import EventTooLarge, NurslingError, RemoteProtocolError, ReplyTooLarge, Truncated
+from ..errors import (
+    EventTooLarge,
+    NurslingError,
+    RemoteProtocolError,
+    ReplyTooLarge,
+    Truncated,
+    UpstreamError,
+)
 from ..events import Ended, Event, Failed
 from ..limits import Limits
 from ..sse import BOM, Frame, SSEDecoder
 
 
 DONE = b"[DONE]"
+MAX_QUOTE = 500
+"""Bytes that are quoted of an error that is not JSON."""
 _WHITE = b" \t\r\n"
 
 
 class Dialect(Protocol):
     """One format's reading of frames and bodies, for one reply. Appends events to `out`.
 
-    Each method may raise `RemoteProtocolError` or `Truncated`, and nothing else. After an `Ended`
+    Each method may raise an `UpstreamError` of any kind, and nothing else. After an `Ended`
     or a `Failed` was appended, none of them is called again.
     """
 
@@ -164,10 +173,17 @@ class WireDecoder:
 
 
 def parse_frame(text: bytes) -> Any:
-    """Parse the data of one frame; raise `RemoteProtocolError` if it is not JSON."""
+    """Parse the data of one frame; raise `RemoteProtocolError` if it is not JSON.
+
+    transformers 5.23 writes its error frame by hand, so that a quote or a line break in the words
+    breaks the JSON. It is the upstream's own failure all the same: `UpstreamError`.
+    """
     try:
         return jsontext.loads(text)
     except ValueError as error:
+        if text.startswith(b'{"error"'):
+            words = text.partition(b":")[2].strip(b' "}')[:MAX_QUOTE].decode("utf-8", "replace")
+            raise UpstreamError(f"the upstream failed: {words}") from None
         raise RemoteProtocolError(f"an event of the upstream is not JSON: {error}") from None
 
 

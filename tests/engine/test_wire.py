@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nursling.engine.errors import RemoteProtocolError, Truncated
+from nursling.engine.errors import RemoteProtocolError, Truncated, UpstreamError
 from nursling.engine.events import Ended, Event, Failed, PartDelta
 from nursling.engine.formats.wire import WireDecoder, parse_frame
 from nursling.engine.limits import Limits
@@ -157,3 +157,10 @@ def test_a_frame_that_is_no_json_is_the_upstreams_fault() -> None:
     """The words say what was wrong with it."""
     with pytest.raises(RemoteProtocolError, match="not JSON"):
         parse_frame(b"{")
+
+
+def test_an_error_that_its_server_wrote_by_hand() -> None:
+    """An error frame whose JSON a quote has broken is the upstream's error, in its own words."""
+    with pytest.raises(UpstreamError, match="no tool named here") as caught:
+        parse_frame(b'{"error": "no tool named here: "weather""}')
+    assert caught.value.code == "upstream_error"

@@ -67,7 +67,8 @@ def between_markers(text: str) -> str:
 def main() -> None:
     """Write the table into README.md."""
     text = README.read_text()
-    README.write_text(text.replace(between_markers(text), render()))
+    head, tail = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    README.write_text(head + render() + tail)
 
 
 if __name__ == "__main__":
