@@ -60,7 +60,7 @@ def call(name: Any = None, arguments: Any = None, *, index: Any = None, **more: 
     return {k: v for k, v in (entry | more).items() if v is not None}
 
 
-def calls(*entries: Json) -> Json:
+def calls(*entries: Json | None) -> Json:
     return {"tool_calls": list(entries)}
 
 
@@ -141,6 +141,11 @@ SHAPES: dict[str, tuple[bytes, list[Any]]] = {
     ),
     "reasoning under a third name": (
         stream({"reasoning": "t", "reasoning_details": [{"type": "reasoning.text", "text": "t"}]}),
+        [("thought", "t")],
+    ),
+    "a summary of what was said": (
+        stream({"reasoning": "t",
+                "reasoning_details": [{"type": "reasoning.summary", "summary": "t"}]}),
         [("thought", "t")],
     ),
     "reasoning under the third name alone": (
@@ -370,6 +375,13 @@ def test_reason(word: str, reason: str, raw: str | None) -> None:
     assert (kept(finished) or {}).get("finish_reason") == raw
 
 
+def test_one_reason() -> None:
+    """Of several finish reasons of one choice the decoder tells the first."""
+    for data in (SHAPES["two reasons"][0], whole({"content": "hi"}, finish="length")):
+        reasons = [event for event in decode(data) if isinstance(event, Finished)]
+        assert len(reasons) == 1
+
+
 def test_stop_after_a_call() -> None:
     """A server that says `stop` after a tool call means `tool_calls`."""
     assert read(stream(calls(call(F, A, id="c")))).reasons == {0: "tool_calls"}
@@ -530,6 +542,8 @@ def test_unknown_members() -> None:
     )
     events = decode(data)
     assert kept(events[0]) == {"chunk": {"system_fingerprint": "fp"}}
+    [again] = [event for event in events if isinstance(event, PartDelta) and event.text == "!"]
+    assert again.extra is None  # the same fingerprint again is no news
     assert [kept(event) for event in events if isinstance(event, Annotated)] == [
         {"index": 0, "choice": {"content_filter_results": {"hate": 0}}},
         {"chunk": {"timings": {"ms": 1}}},

@@ -416,6 +416,22 @@ def test_sticky_members() -> None:
     assert [delta["content"] for delta in deltas(out)] == ["a", "b", "c", "d"]
 
 
+def test_sticky_members_of_all_parts() -> None:
+    """A change that came with one choice is seen on the next chunk of every other one."""
+    out = again(
+        stream(
+            chunk({"content": "a"}, system_fingerprint="1"),
+            chunk({"content": "b"}, index=1),
+            chunk({"content": "a"}, system_fingerprint="2"),
+            chunk({"content": "b"}, index=1),
+            chunk({}, index=1, finish="stop"),
+        ),
+        n=2,
+    )
+    told = [one["system_fingerprint"] for one in payloads(out)]
+    assert told == ["1"] * 4 + ["2"] * 4
+
+
 def test_unknown_members() -> None:
     """Unknown members of chunk, choice, delta and call leave where they came."""
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -455,6 +471,12 @@ def test_unknown_members() -> None:
     assert message["zip"] == 2
     [called] = message["tool_calls"]
     assert (called["signature"], called["trace"]) == ("s", 5)
+
+
+def test_members_beside_plain_text() -> None:
+    """Members leave with the text that they came with, though another event stood before it."""
+    out = again(stream({"content": "a"}, {"reasoning_content": "t"}, {"content": "b", "zip": 1}))
+    assert deltas(out)[-1] == {"content": "b", "zip": 1}
 
 
 def test_members_of_one_choice() -> None:

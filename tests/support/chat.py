@@ -28,7 +28,8 @@ def ask(**fields: Any) -> Request:
 
 def program(**fields: Any) -> Request:
     """A request of another format, or of none."""
-    return Request(**{"model": "m", "items": [], "format": "responses", **fields})
+    said: Json = {"model": "m", "items": [], "format": "responses", **fields}
+    return Request(**said)
 
 
 def frame(value: Any) -> bytes:

@@ -235,7 +235,12 @@ class ChatDialect:
         delta = raw.get("delta") or raw.get("message")
         unused = raw.get("logprobs")
         patch: dict[str, Any] = {}
-        if isinstance(delta, dict):
+        if not isinstance(delta, dict):
+            pass
+        elif len(delta) == 1 and unused is None and isinstance(delta.get("content"), str):
+            if delta["content"]:  # nearly every delta is this one
+                self._say(choice, "text", delta["content"], None, out)
+        else:
             unused = self._take_delta(choice, delta, unused, out)
             if kept := patch_of_delta(delta):
                 patch["delta"] = kept
