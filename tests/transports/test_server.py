@@ -6,9 +6,11 @@ After every case the server answers a plain request, and nothing is left of the 
 from __future__ import annotations
 
 import logging
+import random
 import socket
 import ssl
 import struct
+from collections import Counter
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -43,6 +45,7 @@ QUICK = Limits(
 )
 FOREVER = 3600.0
 BEGUN = line(*opening(), *words("x"))
+HELLO_END = line(Finished(0, "stop"), Ended())
 
 
 @asynccontextmanager
@@ -599,6 +602,46 @@ async def test_tls_speaks_http_1_1_only(tmp_path):
         plain = await served.raw(b"GET / HTTP/1.1\r\n\r\n")  # no handshake
         assert b"HTTP" not in plain
     world.assert_clean()
+
+
+# All at once.
+
+
+async def test_a_storm_of_clients_leaves_nothing():
+    """200 clients that read, reset, half-close or never finish their body: nothing is left."""
+    rng = random.Random(7)  # noqa: S311 - a test draws
+    script = Script(BEGUN, 0.02, *[line(*words("y" * 200)), 0.01] * 5, HELLO_END)
+    limits = msgspec.structs.replace(QUICK, max_streams=50, head_timeout=2)
+    seen: Counter[bytes] = Counter()
+
+    async def client(served):
+        await trio.sleep(rng.random() * 0.5)
+        stream = await served.connect()
+        data = post({"model": "m", "stream": rng.random() < 0.5}, head=b"Connection: close\r\n")
+        await stream.send_all(data if rng.random() < 0.9 else data[:-5])
+        how = rng.choice(["read", "read", "reset", "close", "half"])
+        if how == "read":
+            seen[(await read_to_end(stream)).partition(b"\r\n")[0]] += 1
+        else:
+            await trio.sleep(rng.random() * 0.1)
+        if how == "reset":
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if how == "half":
+            await stream.send_eof()
+            await read_to_end(stream)
+        await stream.aclose()
+
+    async with hosting(limits, m=script) as (world, served):
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(client, served)
+        await idle_connections(world, served)
+        assert await served.ok()
+    assert set(seen) <= {b"HTTP/1.1 200 ", b"HTTP/1.1 503 ", b"HTTP/1.1 408 "}
+    assert seen[b"HTTP/1.1 200 "] > 20
+    ends = Counter(record.outcome for record in world.records)
+    assert set(ends) <= {"ok", "client_gone", "overloaded", "request_timeout"}
+    assert ends["client_gone"]
 
 
 # What we rely on in Hypercorn.
