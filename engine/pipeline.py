@@ -50,6 +50,7 @@ from .formats.base import Call, Decoder, Format
 from .grammar import Grammar
 from .limits import DEFAULT_LIMITS, Limits, clock
 from .request import Request
+from .stops import Scissors
 
 
 BATCHES = 2
@@ -88,7 +89,8 @@ class Upstream(Protocol):
 
         `path` is that of the format (`/chat/completions`). Leaving closes the connection, or
         gives it back if the answer was read to its end; shielded, with a deadline.
-        Raises `ConnectFailed` or `ConnectTimeout`.
+        Raises `ConnectFailed` or `ConnectTimeout`; `Truncated`, `RemoteProtocolError` or another
+        `UpstreamError` if there is no answer, or none that could be read.
         """
         ...
 
@@ -107,6 +109,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for a stream even if the client wants a whole reply (long silent answers)."""
     include_usage: bool = True
     preface: str | None = None
+    """Words to the model before everything else, such as `[Model: what it is]`."""
 
 
 class Reply:
@@ -137,10 +140,11 @@ class Reply:
         self.error: NurslingError | None = None
         """What went wrong, once it has."""
         self._body = rendered.body
+        self._scissors = Scissors(rendered.stop) if rendered.stop else None
         self._accumulator = Accumulator(target.limits.max_reply_bytes)
         self._conversation = trio.CancelScope()
         self._ready: deque[Event] = deque()
-        self._refused = False
+        self._settled = False  # the second stage has had the last word
         self._over = False
         self._send, self._batches = trio.open_memory_channel[list[Event]](BATCHES)
 
@@ -232,8 +236,8 @@ class Reply:
             try:
                 last = await self._converse(out)
             except Exception as error:  # noqa: BLE001 - a bug here is this reply's failure only
-                if self._refused:
-                    return  # the next stage has said what was wrong already
+                if self._settled:
+                    return
                 self.error = the_one(error)
                 last = [Failed(self.error.info())]
             if last:
@@ -282,7 +286,7 @@ class Reply:
 
     def _expired(self, decoder: Decoder, *, end: float, news: bool) -> list[Event]:
         """Say which clock has run out; the end of the grace is a good end."""
-        if self._refused:
+        if self._settled:
             return []
         limits = self.target.limits
         if decoder.finished:
@@ -296,6 +300,11 @@ class Reply:
                 f"the upstream said nothing within {limits.first_event_timeout:g} s"
             )
         raise IdleTimeout(f"the upstream was silent for {limits.idle_timeout:g} s")
+
+    def _settle(self) -> None:
+        """The reply is decided: whatever the upstream still says does not matter."""
+        self._settled = True
+        self._conversation.cancel()
 
     async def _read_error(self, source: Source) -> ErrorInfo:
         """Read an error answer, bounded in bytes and time (an endless one: litellm#27310)."""
@@ -333,10 +342,12 @@ class Reply:
         grammar = Grammar()
         with source, out:
             async for batch in source:
-                if self._refused:
+                if self._settled:
                     continue  # until the first stage has noticed
                 legal: list[Event] = []
                 try:
+                    if self._scissors is not None:
+                        batch = self._scissors.cut(batch)  # noqa: PLW2901 - what is left of it
                     for event in batch:
                         grammar.take(event, legal)
                     self._accumulator.add(legal)
@@ -345,8 +356,9 @@ class Reply:
                     legal = [event for event in legal if not isinstance(event, Ended | Failed)]
                     legal.append(Failed(self.error.info()))
                     self.message.error = self.error.info()
-                    self._refused = True
-                    self._conversation.cancel()
+                    self._settle()
+                if self._scissors is not None and self._scissors.over:
+                    self._settle()
                 if legal:
                     await pass_on(out, legal)
 

@@ -174,7 +174,7 @@ class Catalog:
             include_usage=(
                 provider.include_usage if own.include_usage is None else own.include_usage
             ),
-            preface=own.description if own.describe else None,
+            preface=f"[Model: {own.description}]" if own.describe and own.description else None,
         )
 
     def _has(self, provider: str) -> bool:

@@ -50,6 +50,8 @@ class Rendered(msgspec.Struct, frozen=True):
 
     body: dict[str, Any]
     dropped: list[str] = []
+    stop: list[str] = []
+    """Stop sequences that this format cannot say: the pipeline cuts the reply there."""
 
 
 class Decoder(Protocol):

@@ -91,7 +91,9 @@ def test_the_table_decides(state: str, kind: type) -> None:
     if state == "open" and kind is PartStarted:
         event = PartStarted(0, 1, "text")
     if after is None:
-        with pytest.raises(RemoteProtocolError, match=f"{kind.__name__} in a reply that is {state}"):
+        with pytest.raises(
+            RemoteProtocolError, match=f"{kind.__name__} in a reply that is {state}"
+        ):
             grammar.check([event])
     else:
         assert grammar.check([event])[-1] == event
@@ -141,7 +143,10 @@ def test_interleaved_calls_pass_untouched() -> None:
     """Items may be open side by side and grow in turns."""
     events: list[Event] = [START]
     for item in (0, 1):
-        events += [ItemStarted(item, "tool_call", 0, f"c{item}", "f"), PartStarted(item, 0, "arguments")]
+        events += [
+            ItemStarted(item, "tool_call", 0, f"c{item}", "f"),
+            PartStarted(item, 0, "arguments"),
+        ]
     events += [PartDelta(item % 2, 0, "{}"[item // 2]) for item in range(4)]
     for item in (1, 0):
         events += [PartEnded(item, 0), ItemEnded(item)]

@@ -12,7 +12,6 @@ import pytest
 from nursling.engine import errors
 from nursling.engine.errors import ErrorInfo, NurslingError, UpstreamError, UpstreamRefused
 from nursling.engine.limits import DEFAULT_LIMITS, Limits, clock
-
 from support.schemas import check_error
 
 

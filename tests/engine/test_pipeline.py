@@ -513,6 +513,20 @@ async def test_a_batch_that_is_mended_away(autojump_clock: MockClock) -> None:
     assert [type(event) for event in got[-2:]] == [Finished, Ended]
 
 
+async def test_a_stop_sequence_ends_the_reply_and_the_bill(autojump_clock: MockClock) -> None:
+    """A stop sequence that the upstream could not be told ends the reply well, and closes it."""
+    upstream = Script(line(*opening(), *words("one ST", "OP two")), math.inf)
+    request = Request(model="m", items=[], stream=True, stop=["STOP"])
+    async with open_reply(request, target(upstream)) as reply:
+        got = await events_of(reply)
+        await trio.sleep(1)
+        assert upstream.closed_at == pytest.approx(0.0)
+    assert text_of(got) == "one "
+    assert [type(event) for event in got[-2:]] == [Finished, Ended]
+    assert reply.message.text == "one "
+    assert reply.error is None
+
+
 async def test_parts_left_open_are_closed(autojump_clock: MockClock) -> None:
     """The normal form that leaves the pipeline has passed the grammar's mends."""
     got = await read(Script(HELLO))

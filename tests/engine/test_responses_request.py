@@ -683,7 +683,6 @@ def test_store_is_what_the_client_said() -> None:
 
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"n": 2}, NotSupported, "n"),
-    ({"stop": ["x"]}, BadRequest, "stop"),
     ({"logit_bias": {"1": 5}}, BadRequest, "logit_bias"),
     ({"extra": {"modalities": ["text", "audio"]}}, BadRequest, "modalities"),
     ({"extra": {"audio": {"voice": "x"}}}, BadRequest, "audio"),
@@ -745,3 +744,12 @@ def test_a_program_may_say_what_only_this_format_has() -> None:
     assert body["truncation"] == "auto"
     assert body["reasoning"] == {"effort": "low", "context": "all_turns"}
     assert body["include"] == ["reasoning.encrypted_content", "file_search_call.results"]
+
+
+def test_stop_sequences_are_left_to_the_pipeline() -> None:
+    """Responses has no word for `stop`: the rendered request hands it on, and drops nothing."""
+    request = Request(model="m", items=[], stop=["END"])
+    rendered = RESPONSES.render_request(request, Call(model="m", stream=True))
+    assert rendered.stop == ["END"]
+    assert "stop" not in rendered.body
+    assert rendered.dropped == []

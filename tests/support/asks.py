@@ -87,7 +87,10 @@ ASKS: tuple[Ask, ...] = (
         {
             "messages": _user(
                 {"type": "text", "text": "What is it?"},
-                {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "high"}},
+                {
+                    "type": "image_url",
+                    "image_url": {"url": "https://example.com/a.png", "detail": "high"},
+                },
             )
         },
         {
@@ -101,7 +104,9 @@ ASKS: tuple[Ask, ...] = (
         "a picture inline, without detail",
         {"messages": _user({"type": "image_url", "image_url": {"url": PNG}})},
         {"input": _input({"type": "input_image", "image_url": PNG, "detail": "auto"})},
-        in_chat={"messages": _user({"type": "image_url", "image_url": {"url": PNG, "detail": "auto"}})},
+        in_chat={
+            "messages": _user({"type": "image_url", "image_url": {"url": PNG, "detail": "auto"}})
+        },
     ),
     Ask(
         "a file inline",
@@ -266,7 +271,9 @@ ASKS: tuple[Ask, ...] = (
                     "type": "function",
                     "function": {
                         "name": "run",
-                        "description": "Runs a script.\n\nPut the input into the one argument `input`.",
+                        "description": (
+                            "Runs a script.\n\nPut the input into the one argument `input`."
+                        ),
                         "parameters": {
                             "type": "object",
                             "properties": {
@@ -344,7 +351,7 @@ ASKS: tuple[Ask, ...] = (
         in_responses={"presence_penalty": ABSENT, "frequency_penalty": ABSENT, "seed": ABSENT},
         dropped_in_responses=("presence_penalty", "frequency_penalty", "seed"),
     ),
-    Ask("stop", {"stop": ["END"]}, None, refused_in_responses="stop"),
+    Ask("stop", {"stop": ["END"]}, None, in_responses={"stop": ABSENT}),
     Ask("several answers", {"n": 2}, None, refused_in_responses="n"),
     Ask(
         "metadata and user",
@@ -373,8 +380,18 @@ ASKS: tuple[Ask, ...] = (
         {"input": "And?", "previous_response_id": "resp_1"},
         refused_in_chat="previous_response_id",
     ),
-    Ask("a conversation", None, {"input": "And?", "conversation": "c1"}, refused_in_chat="conversation"),
-    Ask("in the background", None, {"input": "And?", "background": True}, refused_in_chat="background"),
+    Ask(
+        "a conversation",
+        None,
+        {"input": "And?", "conversation": "c1"},
+        refused_in_chat="conversation",
+    ),
+    Ask(
+        "in the background",
+        None,
+        {"input": "And?", "background": True},
+        refused_in_chat="background",
+    ),
     Ask("a stored prompt", None, {"prompt": {"id": "p1"}}, refused_in_chat="prompt"),
     Ask(
         "an item by reference",
@@ -406,7 +423,14 @@ ASKS: tuple[Ask, ...] = (
             "include": ["reasoning.encrypted_content"],
         },
     ),
-    Ask("unknown fields", {"x_vendor": {"a": [1]}}, {"x_vendor": {"a": [1]}}, in_chat={}, in_responses={},
-        dropped_in_chat=("x_vendor",), dropped_in_responses=("x_vendor",)),
+    Ask(
+        "unknown fields",
+        {"x_vendor": {"a": [1]}},
+        {"x_vendor": {"a": [1]}},
+        in_chat={},
+        in_responses={},
+        dropped_in_chat=("x_vendor",),
+        dropped_in_responses=("x_vendor",),
+    ),
 )
 """In no order."""

@@ -88,7 +88,7 @@ class ToyFormat:
         raise AssertionError
 
     def render_request(self, request: Request, call: Call) -> Rendered:
-        return Rendered({"model": call.model, "stream": call.stream}, ["seed"])
+        return Rendered({"model": call.model, "stream": call.stream}, ["seed"], request.stop)
 
     def decoder(self, request: Request, limits: Limits) -> Decoder:
         return ToyDecoder()

@@ -128,7 +128,7 @@ def test_no_secret_travels_to_another_address() -> None:
 def test_a_description_is_told_to_the_model_on_request_only() -> None:
     """`describe` is the switch; a description alone is for people."""
     found = catalog(ONE)
-    assert found.resolve("direct").preface == "A model."
+    assert found.resolve("direct").preface == "[Model: A model.]"
     assert found.resolve("alone").preface is None
 
 

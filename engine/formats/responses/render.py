@@ -6,9 +6,10 @@ cannot say is refused by name where the answer would be wrong without it, else d
 
 Decided here:
 
-* `stop` and `logit_bias` are refused: an agent that stops at `Observation:` would otherwise take
-  words that the model made up for a tool's. OpenAI's reasoning models refuse them as well. So are
-  audio answers. `n` over 1 is `NotSupported`.
+* `stop` is handed to the pipeline, which cuts the reply itself: an agent that stops at
+  `Observation:` would otherwise take words that the model made up for a tool's.
+* `logit_bias` is refused, as OpenAI's reasoning models do, and so are audio answers. `n` over 1
+  is `NotSupported`.
 * `seed`, the penalties (a penalty of 0 is none), `prediction`, `web_search_options`, a speaker's
   `name`, and every chat field that we do not know are dropped and listed: the answer is another
   sample of the same question.
@@ -71,7 +72,7 @@ def render_request(request: Request, call: Call) -> Rendered:
     _settings(request, call, body, dropped)
     _tools(request, body, dropped)
     _leftover(request, body, dropped)
-    return Rendered(body, dropped)
+    return Rendered(body, dropped, request.stop)
 
 
 def _as_it_came(raw: JSON, call: Call) -> JSON:
@@ -179,8 +180,6 @@ def _said(**fields: Any) -> JSON:
 def _settings(request: Request, call: Call, body: JSON, dropped: list[str]) -> None:
     if request.n > 1:
         raise NotSupported("the upstream gives one answer to a request", param="n")
-    if request.stop:
-        raise BadRequest("the upstream knows no stop sequences", param="stop")
     if request.logit_bias:
         raise BadRequest("the upstream knows no logit_bias", param="logit_bias")
     body |= _said(

@@ -1,0 +1,123 @@
+"""Stop sequences: what is cut, what is held back, and that nothing else is touched."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nursling.engine.events import (
+    Ended,
+    Event,
+    Finished,
+    ItemEnded,
+    ItemStarted,
+    PartDelta,
+    PartEnded,
+    PartStarted,
+)
+from nursling.engine.stops import Scissors
+from support.toy import opening, words
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, PartDelta))
+
+
+def cut(stop: list[str], *batches: list[Event]) -> list[Event]:
+    scissors = Scissors(stop)
+    return [event for batch in [opening(), *batches] for event in scissors.cut(batch)]
+
+
+END: list[Event] = [Finished(0, "stop"), Ended()]
+
+
+@given(
+    text=st.text("abX", max_size=30),
+    stop=st.lists(st.text("abX", min_size=1, max_size=4), min_size=1, max_size=3),
+    sizes=st.lists(st.integers(1, 5), min_size=30, max_size=30),
+)
+def test_every_cut_of_the_text_is_the_same_cut(
+    text: str, stop: list[str], sizes: list[int]
+) -> None:
+    """However the text was split into deltas, what leaves is what stands before the first stop."""
+    deltas: list[Event] = []
+    rest = text
+    for size in sizes:
+        deltas += words(rest[:size]) if rest else []
+        rest = rest[size:]
+    got = cut(stop, *[[delta] for delta in deltas], END)
+    # Whichever stop sequence is complete first ends the stream: nobody can know the later ones.
+    ends = [at + len(one) for one in stop if (at := text.find(one)) >= 0]
+    if not ends:
+        assert text_of(got) == text
+    else:
+        seen = text_of(got)
+        assert text.startswith(seen)
+        assert any(text.startswith(seen + one) for one in stop)
+    assert got[-2:] == END
+
+
+def test_nothing_is_held_that_cannot_be_a_stop() -> None:
+    """Text leaves at once but for an end that may become a stop sequence."""
+    scissors = Scissors(["\nObservation:"])
+    scissors.cut(opening())
+    assert text_of(scissors.cut(words("think"))) == "think"
+    assert text_of(scissors.cut(words(" hard\nObs"))) == " hard"
+    assert text_of(scissors.cut(words("tacle"))) == "\nObstacle"
+    assert not scissors.over
+
+
+def test_after_the_cut_nothing_leaves() -> None:
+    """The choice is finished with `stop`, the reply ended, and later events are gone."""
+    scissors = Scissors(["END"])
+    got = scissors.cut([*opening(), *words("a", "bEN", "Dc", "d"), *END])
+    assert scissors.over
+    assert text_of(got) == "ab"
+    assert got[-2:] == END
+    assert scissors.cut(words("e")) == []
+
+
+def test_a_stop_at_the_very_beginning() -> None:
+    """A reply that begins with a stop sequence is empty."""
+    assert text_of(cut(["a"], words("abc"))) == ""
+
+
+@pytest.mark.parametrize(
+    "closing", [[PartEnded(0, 0)], [ItemEnded(0)], [Finished(0, "length")], [Ended()]]
+)
+def test_what_was_held_is_released_at_the_end(closing: list[Event]) -> None:
+    """The end of the part, the item or the reply shows that it was no stop sequence."""
+    got = cut(["END"], words("abcEN"), closing)
+    assert text_of(got) == "abcEN"
+    assert got[-1] == closing[0]
+
+
+def test_only_visible_text_is_looked_at() -> None:
+    """Tool arguments and reasoning pass as they are, and other parts do not release a held end."""
+    call: list[Event] = [
+        ItemStarted(1, "tool_call", id="c", name="f"),
+        PartStarted(1, 0, "arguments"),
+        PartDelta(1, 0, "END"),
+        PartEnded(1, 0),
+        ItemEnded(1),
+    ]
+    got = cut(["END"], words("E"), call, words("N"), END)
+    assert text_of(got) == "ENDEN"
+
+
+def test_logprobs_leave_with_the_text_that_leaves() -> None:
+    """Log probabilities of held text wait with it; those of cut text are cut."""
+    one, two = {"token": "aE"}, {"token": "x"}
+    got = cut(
+        ["END"], [PartDelta(0, 0, "aE", [one])], [PartDelta(0, 0, "x", [two])], words("EN", "D")
+    )
+    said = [event.logprobs for event in got if isinstance(event, PartDelta)]
+    assert said == [[one], [two]]
+
+
+def test_extras_are_not_held() -> None:
+    """What only the upstream's format understands leaves at once, with an empty delta."""
+    got = cut(["END"], [PartDelta(0, 0, "E", extra={"toy": {"a": 1}})], END)
+    deltas = [event for event in got if isinstance(event, PartDelta)]
+    assert [(delta.text, delta.extra) for delta in deltas] == [("", {"toy": {"a": 1}}), ("E", None)]
