@@ -62,7 +62,6 @@ IMPURE = {
 """Of the standard library: clocks, chance, processes, files and wires."""
 
 
-
 RAISES_LATER = {"engine/pipeline.py"}
 """Catches a group of cancellations and raises the one that counts behind its `finally`."""
 
@@ -130,7 +129,9 @@ def test_formats_never_import_each_other(path: Path) -> None:
     if own not in FORMATS:
         own = None
     imported = {
-        name.removeprefix(where).split(".")[0] for name in imports_of(path) if name.startswith(where)
+        name.removeprefix(where).split(".")[0]
+        for name in imports_of(path)
+        if name.startswith(where)
     }
     others = imported & FORMATS - {own}
     if name_of(path) in {"engine/__init__.py", "engine/formats/__init__.py"}:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from support import table
-from support.conformance import APIS, carry
+from nursling.engine.limits import DEFAULT_LIMITS
+from support import reading, table
+from support.conformance import APIS, carry, cut, request_body
+from support.formats import FORMATS, stream_to, through
 from support.kinds import KINDS, Kind
 from support.scripted import Api
 
@@ -32,13 +34,7 @@ def test_content_arrives(kind: Kind, client: Api, upstream: Api, stream: bool) -
 
 
 def test_a_second_choice_arrives_like_the_first() -> None:
-    """n = 2 from chat to chat: both choices, each with its own text."""
-    from support import reading  # noqa: PLC0415 - only this test looks at both choices
-    from support.conformance import cut, request_body  # noqa: PLC0415 - likewise
-    from support.formats import FORMATS, stream_to, through  # noqa: PLC0415 - likewise
-
-    from nursling.engine.limits import DEFAULT_LIMITS  # noqa: PLC0415 - likewise
-
+    """Two choices (n = 2) from chat to chat: both choices, each with its own text."""
     kind = next(kind for kind in KINDS if kind.choices == 2)
     assert kind.chat is not None
     request = FORMATS["chat"].parse_request(request_body(kind, "chat", stream=True))
@@ -49,6 +45,6 @@ def test_a_second_choice_arrives_like_the_first() -> None:
 
 
 def test_the_table_in_the_readme_is_what_the_tests_find() -> None:
-    """README's table has no cell that is not true: `uv run python tests/support/table.py` writes it."""
+    """README's table is true. Written by `uv run python tests/support/table.py`."""
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     assert table.between_markers(readme) == table.render()

@@ -5,6 +5,7 @@ Nothing is lost, what leaves is valid, and every oddity of `corpus/ODDITIES.md` 
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -14,8 +15,7 @@ from nursling.engine.errors import NurslingError
 from nursling.engine.events import Event, Failed
 from nursling.engine.limits import DEFAULT_LIMITS
 from nursling.engine.request import Request
-
-from support import reading
+from support import kinds, reading
 from support.conformance import cut
 from support.corpus import Recording, Said, recording, recordings, said
 from support.formats import FORMATS, stream_to, through, whole_to
@@ -86,7 +86,7 @@ each_reply = pytest.mark.parametrize("one", REPLIES, ids=name_of)
 each_client = pytest.mark.parametrize("client", ["chat", "responses"], ids=lambda api: f"to-{api}")
 
 
-def assert_same_words(found: list[reading.Said], expected: dict[int, Said], client: Api) -> None:
+def assert_same_words(found: list[kinds.Said], expected: dict[int, Said], client: Api) -> None:
     """Text, reasoning and calls of every choice are those of the naive reading."""
     assert len(found) == len(expected)
     for number, mine in enumerate(found):
@@ -155,7 +155,7 @@ def test_the_cuts_change_nothing(one: Recording) -> None:
     assert flat(cut(one.data, one.name)) == whole
     if one.chunks is not None:
         ends = [sum(one.chunks[:number]) for number in range(len(one.chunks) + 1)]
-        pairs = zip(ends, ends[1:], strict=False)
+        pairs = itertools.pairwise(ends)
         assert flat([one.data[begin:end] for begin, end in pairs]) == whole
     if len(one.data) < 3000:
         assert flat([one.data[at : at + 1] for at in range(len(one.data))]) == whole

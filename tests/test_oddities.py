@@ -11,7 +11,6 @@ import pytest
 from nursling.engine.errors import NurslingError
 from nursling.engine.events import Ended, Event, Failed
 from nursling.engine.limits import DEFAULT_LIMITS
-
 from support import reading
 from support.corpus import payloads, recording
 from support.formats import FORMATS, stream_to, through, whole_to
@@ -199,7 +198,9 @@ def test_10_a_tool_call_cut_by_the_token_limit(client: Api) -> None:
 
 
 @each_client
-@pytest.mark.parametrize("name", ["transformers/chat-stream-tool-cut", "mlx-lm/chat-stream-tool-cut"])
+@pytest.mark.parametrize(
+    "name", ["transformers/chat-stream-tool-cut", "mlx-lm/chat-stream-tool-cut"]
+)
 def test_10_a_tool_call_of_which_nothing_is_left(name: str, client: Api) -> None:
     """`length` with nothing at all is an empty answer that was cut."""
     [said] = streamed(name, client).said
@@ -237,7 +238,7 @@ def test_the_role_comes_once_however_the_server_says_it(server: str) -> None:
 
 
 def test_usage_on_the_finish_chunk_comes_alone() -> None:
-    """transformers always reports, on the last choice: a client gets it apart, if it asked."""
+    """The report on the last choice comes apart from it, and only if it was asked for."""
     usage = streamed("transformers/chat-stream", "chat", usage=True).said[0].usage
     assert usage[0] > 0
     streamed("transformers/chat-stream", "chat", usage=False)
@@ -258,7 +259,7 @@ def test_no_usage_at_all_is_none_for_chat_and_zero_for_responses() -> None:
 
 @each_client
 def test_a_whole_call_in_one_delta_with_ascii_escapes(client: Api) -> None:
-    """transformers re-writes arguments as `\\u00fc`: JSON text passes as it is."""
+    """Hugging Face transformers writes arguments in ASCII escapes: JSON text passes as it is."""
     [call] = streamed("transformers/chat-stream-tools", client).said[0].calls
     assert json.loads(call.text)["city"] == "Z\u00fcrich"
 
@@ -338,7 +339,7 @@ def test_unknown_fields_of_a_chunk_pass_to_the_same_format() -> None:
 
 
 def test_a_bare_uuid_as_id_is_kept() -> None:
-    """transformers' ids have no prefix: same format, same id."""
+    """The ids of transformers have no prefix: same format, same id."""
     [first, *_] = payloads(recording("transformers/chat-stream").data)
     assert streamed("transformers/chat-stream", "chat").final["id"] == first["id"]
 
@@ -369,7 +370,7 @@ def test_errors_in_every_shape(name: str, status: int, words: str) -> None:
 
 
 def test_created_at_as_a_float() -> None:
-    """transformers' fractional date becomes whole seconds, which clients can parse."""
+    """A fractional date of transformers becomes whole seconds, which clients can parse."""
     final = streamed("transformers/responses-stream", "responses").final
     assert isinstance(final["created_at"], int)
 
@@ -383,7 +384,7 @@ def test_no_indexes_and_no_sequence_numbers_at_all(client: Api) -> None:
 
 @each_client
 def test_one_id_for_two_messages_and_an_index_taken_twice(client: Api) -> None:
-    """transformers closes a message, and opens and closes it again beside two calls."""
+    """A message that is closed, opened and closed again beside two calls is one."""
     [said] = streamed("transformers/responses-stream-tools-two", client).said
     assert [call.name for call in said.calls] == ["get_weather", "get_weather"]
     assert [text for text in said.texts if text] == ["Let me look at both."]
@@ -399,7 +400,7 @@ def test_a_lone_call_at_index_1_and_an_empty_message_behind_it(client: Api) -> N
 
 @each_client
 def test_arguments_only_in_done(client: Api) -> None:
-    """transformers streams no argument deltas: the tail is supplied from `.done`."""
+    """Hugging Face transformers streams no argument deltas: the tail is supplied from `.done`."""
     assert b"arguments.delta" not in recording("transformers/responses-stream-tools").data
     [call] = streamed("transformers/responses-stream-tools", client).said[0].calls
     assert json.loads(call.text)["city"] == "Z\u00fcrich"
@@ -441,7 +442,7 @@ def test_a_cut_that_is_called_completed(server: str, client: Api) -> None:
 
 
 def test_a_stream_although_none_was_asked() -> None:
-    """transformers streams when `stream` is absent: it is folded, and the client gets a body."""
+    """A stream that came when `stream` was absent is folded: the client gets a body."""
     one = recording("transformers/responses-stream-default")
     assert one.streamed
     assert whole("transformers/responses-stream-default", "responses").said[0].texts

@@ -12,7 +12,6 @@ import pytest
 
 from nursling.engine.errors import BadRequest, NotSupported
 from nursling.engine.formats.base import Call, Rendered
-
 from support.asks import ABSENT, ASKS, Ask
 from support.formats import FORMATS
 from support.schemas import check_chat_request, check_responses_request

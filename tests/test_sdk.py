@@ -16,8 +16,8 @@ import openai
 import pytest
 import trio
 from openai import AsyncOpenAI
-from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import Response, ResponseCompletedEvent
+from pydantic import BaseModel
 
 from nursling.transports import config_from_dict, open_engine
 from nursling.transports.http.app import create_app
@@ -44,6 +44,12 @@ pytestmark = pytest.mark.filterwarnings(
 
 KEY = "sk-test-of-the-gateway"
 SECONDS = 10
+
+
+class Person(BaseModel):
+    """What a structured answer holds."""
+
+    name: str
 
 
 @dataclass
@@ -114,11 +120,10 @@ each_upstream = pytest.mark.parametrize("upstream", APIS, ids=lambda api: f"over
 async def test_chat_streamed(upstream: Api) -> None:
     """Chunks come one by one, and say the text, the finish and the usage."""
     async with desk(upstream, script("unicode", upstream, "chat")) as at:
-        chunks: list[ChatCompletionChunk] = []
-        async for chunk in await at.client.chat.completions.create(
+        answer = await at.client.chat.completions.create(
             model="m", messages=HI, stream=True, stream_options={"include_usage": True}
-        ):
-            chunks.append(chunk)
+        )
+        chunks = [chunk async for chunk in answer]
         words = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
         assert "".join(words) == text_of("unicode")
         assert chunks[-2].choices[0].finish_reason == "stop"
@@ -144,9 +149,7 @@ async def test_chat_stream_helper_with_tools(upstream: Api) -> None:
     name = "parallel tool calls, interleaved"
     tools: Any = [function_tool("chat", "get_weather")]
     async with desk(upstream, script(name, upstream, "chat")) as at:
-        async with at.client.chat.completions.stream(
-            model="m", messages=HI, tools=tools
-        ) as events:
+        async with at.client.chat.completions.stream(model="m", messages=HI, tools=tools) as events:
             types = [event.type async for event in events]
             final = await events.get_final_completion()
         calls = final.choices[0].message.tool_calls or []
@@ -169,9 +172,10 @@ async def test_chat_tool_turn(upstream: Api) -> None:
         first = await at.client.chat.completions.create(model="m", messages=HI, tools=tools)
         [call] = first.choices[0].message.tool_calls or []
         result: Any = {"role": "tool", "tool_call_id": call.id, "content": "Sunny."}
+        said: Any = first.choices[0].message.model_dump(exclude_none=True)
         second = await at.client.chat.completions.create(
             model="m",
-            messages=[*HI, first.choices[0].message.model_dump(exclude_none=True), result],
+            messages=[*HI, said, result],
             tools=tools,
         )
         assert second.choices[0].message.content == text_of("text")
@@ -241,11 +245,6 @@ async def test_responses_reasoning_stays_apart(upstream: Api) -> None:
 @each_upstream
 async def test_responses_structured_output(upstream: Api) -> None:
     """`text_format` parses: the schema went up, and JSON came back."""
-    from pydantic import BaseModel  # noqa: PLC0415 - a dependency of the SDK, only here
-
-    class Person(BaseModel):
-        name: str
-
     said = '{"name": "Ada"}'
     reply: ChatReply | ResponsesReply = ChatReply(({"content": said},))
     if upstream == "responses":
@@ -253,9 +252,7 @@ async def test_responses_structured_output(upstream: Api) -> None:
         message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed"}
         reply = ResponsesReply(({**message, "content": [part]},))
     async with desk(upstream, whole(reply.whole())) as at:
-        response = await at.client.responses.parse(
-            model="m", input="Hello.", text_format=Person
-        )
+        response = await at.client.responses.parse(model="m", input="Hello.", text_format=Person)
         assert response.output_parsed == Person(name="Ada")
         assert "Person" in json.dumps(at.upstream.requests[0].json())
 
@@ -315,16 +312,14 @@ async def test_a_wrong_key() -> None:
 
 
 async def test_what_the_upstream_cannot_do() -> None:
-    """n = 2 towards Responses is 501 `not_supported`; an earlier response towards chat is 400."""
+    """Two answers of a Responses upstream are 501; an earlier response at a chat one is 400."""
     async with desk("responses", whole(b"")) as at:
         with pytest.raises(openai.APIStatusError) as caught:
             await at.client.chat.completions.create(model="m", messages=HI, n=2)
         assert (caught.value.status_code, caught.value.code) == (501, "not_supported")
     async with desk("chat", whole(b"")) as at:
         with pytest.raises(openai.BadRequestError) as refused:
-            await at.client.responses.create(
-                model="m", input="And?", previous_response_id="resp_1"
-            )
+            await at.client.responses.create(model="m", input="And?", previous_response_id="resp_1")
         assert refused.value.param == "previous_response_id"
 
 
@@ -335,12 +330,16 @@ async def test_a_stream_that_breaks_is_an_exception(upstream: Api) -> None:
     assert reply is not None
     part = reply.stream()[: -len(reply.stream()) // 2]
     async with desk(upstream, [*stream(part, end=False), Close()]) as at:
+        answer = await at.client.chat.completions.create(model="m", messages=HI, stream=True)
         words = ""
-        with pytest.raises(openai.APIError):
-            async for chunk in await at.client.chat.completions.create(
-                model="m", messages=HI, stream=True
-            ):
+
+        async def read() -> None:
+            nonlocal words
+            async for chunk in answer:
                 words += chunk.choices[0].delta.content or ""
+
+        with pytest.raises(openai.APIError):
+            await read()
         assert words
         assert text_of("text").startswith(words)
 

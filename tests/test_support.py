@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from support import laws, reading, table
 from support.conformance import lost
@@ -94,7 +95,8 @@ FINISH = len(CHUNKS) - 2
 CALL_2 = next(
     number
     for number, chunk in enumerate(CHUNKS)
-    if chunk["choices"] and chunk["choices"][0]["delta"].get("tool_calls", [{}])[0].get("index") == 1
+    if chunk["choices"]
+    and chunk["choices"][0]["delta"].get("tool_calls", [{}])[0].get("index") == 1
 )
 
 
@@ -181,7 +183,9 @@ EVENTS: list[Json] = payloads(GOOD)
 
 
 def responses_bytes(events: list[Json]) -> bytes:
-    numbered = [{**event, "sequence_number": number} for number, event in enumerate(events)]
+    numbered: list[Json] = [
+        {**event, "sequence_number": number} for number, event in enumerate(events)
+    ]
     return b"".join(frame(event, event["type"]) for event in numbered)
 
 
@@ -322,7 +326,9 @@ def test_a_failed_responses_stream() -> None:
 # Schemas.
 
 
-@pytest.mark.parametrize("allowance", EXCEPTIONS, ids=lambda one: f"{one.document}-{one.definition}")
+@pytest.mark.parametrize(
+    "allowance", EXCEPTIONS, ids=lambda one: f"{one.document}-{one.definition}"
+)
 def test_every_exception_has_a_reason_and_a_place(allowance: Any) -> None:
     """A row of the table that no longer applies is an error when the schemas are loaded."""
     assert allowance.reason
@@ -331,8 +337,6 @@ def test_every_exception_has_a_reason_and_a_place(allowance: Any) -> None:
 
 def test_the_validator_that_looks_at_types_decides_like_the_plain_one() -> None:
     """Choosing the branch of a union by `type` is only faster."""
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - the slow way, only here
-
     definitions = definitions_of("openai")
     plain = Draft202012Validator({"$ref": "#/$defs/ResponseStreamEvent", "$defs": definitions})
     samples = [*EVENTS[::6], {"type": "response.completed"}, {"type": "x"}, {}, {"type": 3}]

@@ -33,22 +33,20 @@ TEXT = PartStarted(0, 0, "text")
 DELTA = PartDelta(0, 0, "hi")
 USAGE = UsageReported(Usage(input_tokens=1))
 FAILED = Failed(ErrorInfo(message="no"))
-SAMPLES: dict[type, Event] = {
-    type(event): event
-    for event in [
-        START,
-        MESSAGE,
-        TEXT,
-        DELTA,
-        Annotated(-1, -1, "wire", {}),
-        PartEnded(0, 0),
-        ItemEnded(0),
-        Finished(0, "stop"),
-        USAGE,
-        Ended(),
-        FAILED,
-    ]
-}
+_EACH: list[Event] = [
+    START,
+    MESSAGE,
+    TEXT,
+    DELTA,
+    Annotated(-1, -1, "wire", {}),
+    PartEnded(0, 0),
+    ItemEnded(0),
+    Finished(0, "stop"),
+    USAGE,
+    Ended(),
+    FAILED,
+]
+SAMPLES: dict[type, Event] = {type(event): event for event in _EACH}
 
 
 def run(*events: Event) -> list[Event]:
@@ -67,8 +65,9 @@ def refused(*events: Event) -> str:
 def at(state: str) -> Grammar:
     """A grammar in this state."""
     grammar = Grammar()
-    grammar.check({"new": [], "open": [START], "over": [START, FAILED]}[state])
-    assert grammar._state == state
+    events: dict[str, list[Event]] = {"new": [], "open": [START], "over": [START, FAILED]}
+    grammar.check(events[state])
+    assert vars(grammar)["_state"] == state
     assert grammar.over == (state == "over")
     return grammar
 
@@ -97,7 +96,7 @@ def test_the_table_decides(state: str, kind: type) -> None:
             grammar.check([event])
     else:
         assert grammar.check([event])[-1] == event
-        assert grammar._state == after
+        assert vars(grammar)["_state"] == after
 
 
 def test_the_table_knows_every_event() -> None:
@@ -121,7 +120,7 @@ def test_which_parts_an_item_may_have(item: Any, part: Any) -> None:
 
 def test_a_plain_reply_passes_untouched() -> None:
     """A reply that is legal is not changed."""
-    events = [
+    events: list[Event] = [
         START,
         MESSAGE,
         TEXT,
@@ -266,7 +265,8 @@ def test_a_choice_that_finishes_without_output_is_a_choice() -> None:
 
 def test_an_end_without_any_reason_is_truncation() -> None:
     """No finish reason anywhere: the reply was cut, whatever terminator followed."""
-    for events in ([START], [START, MESSAGE, TEXT, DELTA], [START, USAGE]):
+    cut: list[list[Event]] = [[START], [START, MESSAGE, TEXT, DELTA], [START, USAGE]]
+    for events in cut:
         grammar = Grammar()
         grammar.check(events)
         with pytest.raises(Truncated):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any, Literal
 
-from nursling.engine.errors import NurslingError
+from nursling.engine.errors import BadRequest, NotSupported
 from nursling.engine.formats.base import Call
 from nursling.engine.limits import DEFAULT_LIMITS
 
@@ -37,7 +38,7 @@ def request_body(kind: Kind, client: Api, *, stream: bool) -> Json:
 
 def cut(data: bytes, seed: object) -> list[bytes]:
     """The bytes in chunks of 1 to 40: the same for the same seed."""
-    rng = random.Random(repr(seed))  # noqa: S311 - reproducible, and no secret
+    rng = random.Random(repr(seed))  # noqa: S311 - the same for a seed, and no secret
     chunks: list[bytes] = []
     at = 0
     while at < len(data):
@@ -55,9 +56,7 @@ def carry(kind: Kind, client: Api, upstream: Api, *, stream: bool) -> Verdict:
     request = reader.parse_request(request_body(kind, client, stream=stream))
     try:
         rendered = writer.render_request(request, Call(model=MODEL, stream=stream))
-    except NurslingError as error:
-        assert error.fault == "client"
-        assert error.status in {400, 501}
+    except (BadRequest, NotSupported):
         return "refused"
     check = check_chat_request if upstream == "chat" else check_responses_request
     check(json.loads(json.dumps(rendered.body)))
@@ -87,16 +86,11 @@ def _read(client: Api, got: bytes, kind: Kind, *, stream: bool) -> tuple[Said, J
 
 def _visible(said: Said) -> Said:
     """Without empty texts: whether nothing said is an empty message or none is the API's matter."""
-    return Said(
-        **{
-            **{name: getattr(said, name) for name in Said.__dataclass_fields__},
-            "texts": tuple(text for text in said.texts if text),
-        }
-    )
+    return replace(said, texts=tuple(text for text in said.texts if text))
 
 
 def _same_format_loses_nothing(reply: ChatReply | ResponsesReply, final: Json) -> None:
-    """Every field that the upstream sent, known to us or not, is in what the client ends up with."""
+    """Every field that the upstream sent, known to us or not, is in the client's final object."""
     sent = json.loads(reply.whole())
     if isinstance(reply, ChatReply):
         for choice in sent["choices"]:

@@ -165,6 +165,8 @@ def _said_in_responses(one: Recording) -> Said:
             case "response.output_item.done" if event["item"]["type"] == "function_call":
                 item = event["item"]
                 calls[item["call_id"]] = [item["name"], item["arguments"]]
+            case _:
+                pass
     here.calls = tuple((name, text) for name, text in calls.values())
     return here
 
@@ -182,5 +184,7 @@ def said_in_output(output: list[dict[str, Any]]) -> Said:
                 here.thought += "".join(part["text"] for part in parts)
             case "function_call":
                 calls.append((item["name"], item["arguments"]))
+            case _:
+                pass
     here.calls = tuple(calls)
     return here

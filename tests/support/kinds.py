@@ -153,7 +153,9 @@ def _both(make: Callable[[Api], Json]) -> dict[Api, Json]:
 
 
 TEXT = "The horse is on its feet."
-UNICODE = 'Caf\u00e9 \U0001f40e\U0001f469\u200d\U0001f52c line\u2028sep\u2029 "q" \\ \t\n end\x85\u0000'
+UNICODE = (
+    'Caf\u00e9 \U0001f40e\U0001f469\u200d\U0001f52c line\u2028sep\u2029 "q" \\ \t\n end\x85\u0000'
+)
 TOKYO = Call("call_tokyo", "get_weather", '{"city": "Tokyo"}')
 PARIS = Call("call_paris", "get_weather", '{"city": "Paris \U0001f5fc"}')
 SCRIPT = Call("call_script", "run", 'print("hi")\n\U0001f40e\\', custom=True)
@@ -275,7 +277,12 @@ KINDS: tuple[Kind, ...] = (
             (
                 {
                     "reasoning_details": [
-                        {"type": "reasoning.encrypted", "data": "c2VhbGVk", "id": "rs_up", "index": 0}
+                        {
+                            "type": "reasoning.encrypted",
+                            "data": "c2VhbGVk",
+                            "id": "rs_up",
+                            "index": 0,
+                        }
                     ],
                     "content": TEXT,
                 },

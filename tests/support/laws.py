@@ -57,7 +57,10 @@ def check_chat_stream(data: bytes, *, n: int = 1, usage: bool | None = False) ->
     _must(shown and shown[-1] == ("", "[DONE]"), "[DONE] is the last frame")
     chunks = _chat_chunks(shown[:-1])
     finished = {
-        choice["index"] for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"]
+        choice["index"]
+        for chunk in chunks
+        for choice in chunk["choices"]
+        if choice["finish_reason"]
     }
     _must(finished == set(range(n)), f"{n} choices finish, not {sorted(finished)}")
     reports = [number for number, chunk in enumerate(chunks) if chunk.get("usage")]
@@ -135,9 +138,9 @@ def check_responses_stream(data: bytes, *, status: str | None = "completed") -> 
     """A good Responses stream, which ends with `status` (None: completed or incomplete)."""
     events = _responses_events(data)
     last = events[-1]["type"]
-    wanted = {"response.completed", "response.incomplete"} if status is None else {
-        f"response.{status}"
-    }
+    wanted = (
+        {"response.completed", "response.incomplete"} if status is None else {f"response.{status}"}
+    )
     _must(last in wanted, f"the stream ends with {wanted}, not {last}")
     return [event for event in events if event["type"] != "keepalive"]
 
@@ -199,7 +202,7 @@ class _Reply:
         self.count += 1
         if self.count == 1:
             _must(name == "response.created", "response.created is first")
-        elif self.count == 2:  # noqa: PLR2004 - a stream that fails at once has no in_progress
+        elif self.count == 2:
             _must(name in {"response.in_progress", "response.failed"}, "in_progress is second")
         if "response" in event:
             self._take_response(name, event["response"])
@@ -238,7 +241,7 @@ class _Reply:
             streamed = [self.done[number] for number in range(len(self.done))]
             _must(response["output"] == streamed, "the final output is what was streamed")
         else:
-            _must(self.count <= 2, f"{name} comes at the beginning")  # noqa: PLR2004 - created, in_progress
+            _must(self.count <= 2, f"{name} comes at the beginning")
             _must(response["status"] == "in_progress", "a response begins in progress")
             _must(response["output"] == [], "a response begins without output")
 
@@ -316,9 +319,7 @@ class _Reply:
         _must(item["type"] == opened.item["type"], "an item keeps its type")
         for list_field, index_field in (("content", "content_index"), ("summary", "summary_index")):
             texts = [
-                part.text_done
-                for (field, _), part in opened.parts.items()
-                if field == index_field
+                part.text_done for (field, _), part in opened.parts.items() if field == index_field
             ]
             if item["type"] in {"message", "reasoning"}:
                 said = [

@@ -162,11 +162,13 @@ def responses_said(response: Json) -> Said:
                 calls.append(Call(item["call_id"], item["name"], item["arguments"]))
             case "custom_tool_call":
                 calls.append(Call(item["call_id"], item["name"], item["input"], custom=True))
+            case _:
+                pass
     if response["status"] == "completed":
         finish = "tool_calls" if calls else "stop"
     else:
         reason = response["incomplete_details"]["reason"]
-        finish = {"max_output_tokens": "length"}.get(reason, reason)
+        finish = "length" if reason == "max_output_tokens" else str(reason)
     return Said(
         texts=tuple(texts),
         refusal=refusal,

@@ -1,4 +1,4 @@
-"""The public schemas, compiled: is this object what the API's own description says it is?
+"""The public schemas, compiled: they say whether an object is what its API describes.
 
 The law of this file: an object is checked as the documents stand, but for `EXCEPTIONS`, the one
 table of the places where the documents and the live services, or the two documents, disagree.
@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
-from jsonschema.validators import extend
 
 
 FOLDER = Path(__file__).parent.parent / "schemas"
@@ -36,7 +35,9 @@ class Allowance(NamedTuple):
 
     document: Document
     definition: str
-    how: Literal["null for optional fields", "not required", "foreign types", "any object", "any of"]
+    how: Literal[
+        "null for optional fields", "not required", "foreign types", "any object", "any of"
+    ]
     where: tuple[str, ...]
     reason: str
 
@@ -203,6 +204,7 @@ def definitions_of(document: Document) -> dict[str, Any]:
 def _validator(document: Document, definition: str) -> Any:
     definitions = definitions_of(document)
     unions = {keyword: _by_type(keyword, definitions) for keyword in ("anyOf", "oneOf")}
+    extend: Any = validators.extend  # untyped in its stubs
     kind = extend(Draft202012Validator, unions)
     return kind({"$ref": f"#/$defs/{definition}", "$defs": definitions})
 
@@ -218,9 +220,7 @@ def event_types(document: Document) -> dict[str, str]:
         ]
     else:
         names = [name for name in definitions if name.endswith("StreamingEvent")]
-    return {
-        tag: name for name in names for tag in definitions[name]["properties"]["type"]["enum"]
-    }
+    return {tag: name for name in names for tag in definitions[name]["properties"]["type"]["enum"]}
 
 
 def check(document: Document, definition: str, value: Any) -> Any:
@@ -256,7 +256,7 @@ def check_responses_event(
     held to OpenAI's document alone, and the reverse; one that neither knows is wrong.
     """
     tag = value.get("type") if isinstance(value, dict) else None
-    described = [document for document in documents if tag in event_types(document)]
+    described: list[Document] = [one for one in documents if tag in event_types(one)]
     if not described:
         raise SchemaError(f"no event of a Responses stream has the type {tag!r}")
     for document in described:

@@ -105,7 +105,9 @@ class ChatReply:
             elif words:
                 for text in pieces(words):
                     yield {name: text}, None
-        calls = [list(self._call(index, call)) for index, call in enumerate(rest.pop("tool_calls", []))]
+        calls = [
+            list(self._call(index, call)) for index, call in enumerate(rest.pop("tool_calls", []))
+        ]
         if self.interleaved:
             order = [step for steps in zip_longest(*calls) for step in steps if step is not None]
         else:
@@ -211,13 +213,13 @@ class ResponsesReply:
 def _item_events(index: int, item: Json) -> Iterator[Json]:
     """The events of one output item, from added to done."""
     place = {"output_index": index, "item_id": item.get("id")}
-    empty = {
+    empties: dict[str, Json] = {
         "message": {"content": []},
         "reasoning": {"summary": []},
         "function_call": {"arguments": ""},
         "custom_tool_call": {"input": ""},
-    }.get(item["type"], {})
-    begun = {**item, **empty}
+    }
+    begun = {**item, **empties.get(item["type"], {})}
     if "status" in item:
         begun["status"] = "in_progress"
     begun.pop("encrypted_content", None)
@@ -241,6 +243,8 @@ def _item_events(index: int, item: Json) -> Iterator[Json]:
         case "web_search_call":
             for step in ("in_progress", "searching", "completed"):
                 yield {"type": f"response.web_search_call.{step}", **place}
+        case _:
+            pass
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
@@ -273,7 +277,7 @@ def _part_events(place: Json, part: Json) -> Iterator[Json]:
         done = {"text": part["text"], "logprobs": part["logprobs"]}
         yield {"type": f"response.{name}.done", **place, **done}
     else:
-        more = {"logprobs": []} if kind == "output_text" else {}
+        more: Json = {"logprobs": []} if kind == "output_text" else {}
         yield from _growth(place, name, text_field, part[text_field], **more)
     for number, annotation in enumerate(part.get("annotations", ())):
         yield {

@@ -1,6 +1,6 @@
 """README's table of combinations and content kinds, written by what the tests find.
 
-    uv run python tests/support/table.py        # writes it between the markers in README.md
+uv run python tests/support/table.py        # writes it between the markers in README.md
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 
-if __package__ is None or not __package__:  # run as a script
+if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from support.conformance import APIS, Verdict, carry  # noqa: E402 - the path comes first
-from support.kinds import KINDS  # noqa: E402 - the path comes first
+from support.conformance import APIS, Verdict, carry
+from support.kinds import KINDS
+from support.scripted import Api
 
 
 README = Path(__file__).parent.parent.parent / "README.md"
@@ -24,19 +25,20 @@ SIGNS: dict[Verdict, str] = {
     "whole": "✓",
     "rest": "○",
     "refused": "501",
-    "unsayable": "–",
-    "unaskable": "–",
+    "unsayable": "\N{EN DASH}",
+    "unaskable": "\N{EN DASH}",
 }
 LEGEND = (
-    "✓ arrives whole, valid by the schemas. ○ the client's API has no words for it: everything else "
-    "arrives. – one of the two APIs cannot say it, or ask for it. 501 refused by name."
+    "✓ arrives whole, valid by the schemas. ○ the client's API has no words for it: everything "
+    "else arrives. \N{EN DASH} one of the two APIs cannot say it, or ask for it. "
+    "501 refused by name."
 )
 NAMES = {"chat": "Chat", "responses": "Responses"}
 
 
 def render() -> str:
     """The table, with a newline at both ends."""
-    combinations = [
+    combinations: list[tuple[Api, Api, bool]] = [
         (client, upstream, stream)
         for client in APIS
         for upstream in APIS
