@@ -116,6 +116,27 @@ async def test_an_app_that_leaves_its_inbox_full(autojump_clock):
     assert not server.connections
 
 
+async def test_an_app_that_answers_while_cancelled(autojump_clock):
+    """An answer given inside a cancelled scope is whole, and its connection is used again."""
+
+    async def app(scope, receive, send):
+        with trio.CancelScope() as cancelled:
+            cancelled.cancel()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"late", "more_body": False})
+
+    server = Server(app, Limits(), tls=False)
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.handle, ours)
+        for _ in range(2):
+            await theirs.send_all(GET)
+            assert b"late" in await read_until(theirs, b"0\r\n\r\n")
+        assert await read_to_end(theirs, 10) == b""
+        assert trio.current_time() == pytest.approx(5)
+    assert not server.connections
+
+
 async def test_an_app_that_does_not_end(autojump_clock):
     """An app that ignores the disconnect is cancelled a second later."""
     cancelled_at = None

@@ -67,26 +67,18 @@ async def test_a_client_that_takes_nothing_is_stalled(pair):
 
 
 async def test_a_slow_client_is_not_stalled():
-    """Bytes that leave the kernel's queue count, though the socket is not yet writable."""
+    """Bytes that leave the kernel's queue count, though the socket is long not yet writable."""
     ours, theirs = await tcp_pair()
+    # A third of this buffer must be free for `writable`: 0.2 s at this client's speed.
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+    ours.setsockopt(socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, 2**31 - 1)
     wire = SocketWire(ours)
-    size, got = 3_000_000, 0
-    waits = 0
-    write_some = wire._write_some
-
-    async def counted(view):
-        nonlocal waits
-        waits += 1
-        return await write_some(view)
-
-    wire._write_some = counted
+    size, got = 4_000_000, 0
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(wire.write_all, b"x" * size, 0.05)
+        nursery.start_soon(wire.write_all, b"x" * size, 0.1)
         while got < size:
-            got += len(await theirs.receive_some(30_000))
-            await trio.sleep(0.005)
-    assert got == size
-    assert waits > 1
+            got += len(await theirs.receive_some(15_000))
+            await trio.sleep(0.003)
     await wire.close()
     await theirs.aclose()
 

@@ -37,8 +37,6 @@ async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
 async def read_body(request: Request, limits: Limits) -> bytes:
     """Read the body; `body_timeout` runs anew with every piece. Raises as `read_json` does."""
     too_large = BodyTooLarge(f"the request's body is over {limits.max_body_bytes} bytes")
-    if (request.content_length or 0) > limits.max_body_bytes:
-        raise too_large
     pieces: list[bytes] = []
     size = 0
     source = aiter(request.body)
@@ -47,7 +45,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         with trio.move_on_after(clock(limits.body_timeout)) as silence:
             try:
                 piece = await anext(source, None)
-            except RequestEntityTooLarge:
+            except RequestEntityTooLarge:  # Quart has looked at the declared length
                 raise too_large from None
         if silence.cancelled_caught:
             raise RequestTimeout(f"no byte of the request's body for {limits.body_timeout:g} s")
