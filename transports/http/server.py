@@ -48,13 +48,12 @@ from nursling.engine.errors import ErrorInfo
 from nursling.engine.formats.openai_errors import render_error
 from nursling.engine.limits import DEFAULT_LIMITS, Limits, clock
 
+from .listening import listen, tls_context, url_of
 from .wire import Gone, Stalled, Wire, wire_of
 
 
 MAX_HEADERS = 128
 """Headers of one request. Browsers send about 20, proxies add a few."""
-BACKLOG = 1024
-"""Connections the kernel holds until we accept them (hypercorn: 100)."""
 KEEP_ALIVE_REQUESTS = 10_000
 """Requests on one connection, so that clients are spread anew now and then."""
 TURNED_AWAY = 64
@@ -400,10 +399,10 @@ async def serve(
     called (the app ends them with an error), and `close_timeout` later every socket is closed.
     Raises `OSError` if it cannot bind, `ssl.SSLError` if the certificate cannot be used.
     """
-    tls = None if tls_cert is None else _tls_context(tls_cert, tls_key)
+    tls = None if tls_cert is None else tls_context(tls_cert, tls_key)
     server = Server(app, limits, tls=tls is not None)
-    listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
-    urls = [_prepare(listener, limits, tls) for listener in listeners]
+    listeners = await listen(host, port, limits)
+    urls = [url_of(listener, "http" if tls is None else "https") for listener in listeners]
     async with _lifespan(server), trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:
@@ -437,24 +436,6 @@ async def _accept(
     else:
         wrapped = trio.SSLListener(listener, tls, https_compatible=True)
         await trio.serve_listeners(server.handle, [wrapped], handler_nursery=connections)
-
-
-def _prepare(listener: trio.SocketListener, limits: Limits, tls: ssl.SSLContext | None) -> str:
-    """Set what accepted sockets inherit; return the listener's URL."""
-    sock = listener.socket
-    if hasattr(trio.socket, "TCP_USER_TIMEOUT"):
-        # Linux: the kernel itself resets a connection whose other side takes nothing.
-        patience = limits.write_timeout + limits.close_timeout
-        sock.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT, int(patience * 1000))
-    host, port = sock.getsockname()[:2]
-    return f"{'http' if tls is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _tls_context(cert: Path | str, key: Path | str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(cert, key)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 @asynccontextmanager

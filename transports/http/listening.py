@@ -1,0 +1,41 @@
+"""Listening sockets, and what the connections accepted from them inherit."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import trio
+
+from nursling.engine.limits import Limits
+
+
+BACKLOG = 1024
+"""Connections the kernel holds until we accept them (hypercorn: 100)."""
+
+
+async def listen(host: str, port: int, limits: Limits) -> list[trio.SocketListener]:
+    """Bind; port 0 = any free one. Raises `OSError` if it cannot."""
+    listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    if hasattr(trio.socket, "TCP_USER_TIMEOUT"):
+        # Linux: the kernel itself resets a connection whose other side takes nothing.
+        patience = int((limits.write_timeout + limits.close_timeout) * 1000)
+        for listener in listeners:
+            listener.socket.setsockopt(
+                trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT, patience
+            )
+    return listeners
+
+
+def url_of(listener: trio.SocketListener, scheme: str) -> str:
+    """Say where a listener is bound."""
+    host, port = listener.socket.getsockname()[:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def tls_context(cert: Path | str, key: Path | str | None) -> ssl.SSLContext:
+    """Load a certificate. HTTP/1.1 is all that ALPN offers. Raises `OSError`, `ssl.SSLError`."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
