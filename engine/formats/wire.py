@@ -144,18 +144,18 @@ class WireDecoder:
         if BOM.startswith(head):
             self._head = head
             return b""
-        first = head.removeprefix(BOM).lstrip(_WHITE)[:1]
-        if not first:
-            self._head = head[-len(BOM) :] if not head.startswith(BOM) else BOM
+        text = head.removeprefix(BOM).lstrip(_WHITE)
+        blank = _blank(head[: len(head) - len(text)])
+        self._head = b"" if text else blank
+        if not text:
             return b""
-        self._head = b""
-        if first in b"{[":
+        if text[:1] in b"{[":
             self._body = []
-            return head.removeprefix(BOM)
-        if first == b"<":
+            return text
+        if text[:1] == b"<":
             raise RemoteProtocolError("the upstream answered with a page of HTML")
         self._sse = SSEDecoder(self._limits.max_event_bytes)
-        return head
+        return blank + text
 
     def _frame(self, name: bytes, text: bytes, out: list[Event]) -> None:
         if not text:
@@ -170,6 +170,16 @@ class WireDecoder:
         except ValueError as error:
             raise Truncated(f"the upstream's body is not whole JSON: {error}") from None
         self._dialect.on_whole(body, out)
+
+
+def _blank(head: bytes) -> bytes:
+    """White space at a beginning, as short as means the same to an event stream.
+
+    Whether a line has ended and whether the next one is indented matters, how often does not.
+    """
+    *ended, line = head.removeprefix(BOM).replace(b"\r", b"\n").split(b"\n")
+    start = b"\n" if ended else head[: len(BOM)] if head.startswith(BOM) else b""
+    return start + (b" " if line else b"")
 
 
 def parse_frame(text: bytes) -> Any:

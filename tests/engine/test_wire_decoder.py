@@ -70,6 +70,10 @@ def words(events: list[Event]) -> list[str]:
         (b'{"a": 1}', ["whole:{'a': 1}", "Ended"]),
         (BOM + b' \r\n\t{"a": 1}\n', ["whole:{'a': 1}", "Ended"]),
         (b"\n" * 50 + b"[1]", ["whole:[1]", "Ended"]),
+        (BOM + b"\n data: 1\n\ndata: 2\n\n", [":2", "Ended"]),
+        (b"\n" + BOM + b"data: 1\n\ndata: 2\n\n", [":2", "Ended"]),
+        (BOM + b"\tdata: 1\n\ndata: 2\n\n", [":2", "Ended"]),
+        (b" " * 150 + b"\n" * 150 + b"data: 2\n\n", [":2", "Ended"]),
         (b"<html>", ["upstream_protocol_error"]),
         (BOM + b"\n<!DOCTYPE html>", ["upstream_protocol_error"]),
         (b"", ["upstream_truncated"]),
@@ -102,7 +106,12 @@ def test_the_first_byte_decides_however_it_was_cut(body: bytes, expected: list[s
         assert words(read(body[:at], b"", body[at:])) == expected
 
 
-@given(st.lists(st.binary(max_size=12) | st.sampled_from([BOM, b"data: 1\n\n", b"{", b"\n"])))
+@given(
+    st.lists(
+        st.binary(max_size=12)
+        | st.sampled_from([BOM, BOM[:1], b"data: 1\n\n", b"{", b"\n", b"\r", b" ", b"<"])
+    )
+)
 def test_any_bytes_end_with_one_end(chunks: list[bytes]) -> None:
     """A decoder raises nothing and ends exactly once, on anything, deaf to the cuts."""
     events = read(*chunks)
