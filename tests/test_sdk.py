@@ -82,7 +82,7 @@ async def desk(upstream_api: Api, *scripts: Script) -> AsyncGenerator[Desk, None
                 async with AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
                     yield Desk(client, upstream)
                 nursery.cancel_scope.cancel()
-            assert engine.active == 0
+            assert engine.gate.open == 0
 
 
 async def _serve(app: Any, task_status: Any) -> None:

@@ -11,12 +11,12 @@ global: two engines in one process know nothing of each other.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any
 
-from nursling.engine.errors import BadRequest, Draining, Overloaded
+from nursling.engine.errors import BadRequest, Draining
 from nursling.engine.formats.base import Format
 from nursling.engine.limits import Limits
 from nursling.engine.pipeline import Reply, Target, Upstream, open_reply
@@ -25,6 +25,7 @@ from nursling.engine.request import Request
 from .catalog import Catalog
 from .config import DEMO, Config, Provider
 from .formats import FORMATS
+from .gate import Gate
 from .upstream.client import HttpClient
 from .upstream.demo import DemoUpstream
 
@@ -37,10 +38,8 @@ class Engine:
     ) -> None:
         self.formats: Mapping[str, Format] = MappingProxyType(dict(FORMATS))
         """The wire formats, by name."""
-        self.draining = False
-        """Whether new requests are refused, because the program is about to stop."""
-        self.active = 0
-        """Requests at work."""
+        self.gate = Gate(config.limits.max_streams)
+        """Who is let in, and how everyone leaves."""
         self._client = client
         self._demo = DemoUpstream()
         self._upstreams = {DEMO: self._demo, **upstreams}
@@ -87,29 +86,17 @@ class Engine:
         """
         asked = request if isinstance(request, Request) else self._parse(request)
         target = self.resolve(asked.model)
-        with self._place():
+        with self.gate.admit() as scope:
             async with open_reply(asked, target) as reply:
                 yield reply
+        if scope.cancelled_caught:
+            raise Draining("the gateway is stopping")
 
     def _parse(self, body: Mapping[str, Any]) -> Request:
         name = "chat" if "messages" in body else "responses" if "input" in body else None
         if name is None:
             raise BadRequest("a request has either 'messages' (chat) or 'input' (responses)")
         return self.formats[name].parse_request({"stream": True, **body})
-
-    @contextmanager
-    def _place(self) -> Generator[None, None, None]:
-        """Hold one of the `max_streams` places."""
-        if self.draining:
-            raise Draining("nursling is about to stop", headers={"retry-after": "5"})
-        if self.active >= self.limits.max_streams:
-            message = f"{self.active} requests are at work already"
-            raise Overloaded(message, headers={"retry-after": "1"})
-        self.active += 1
-        try:
-            yield
-        finally:
-            self.active -= 1
 
     def _load(self, config: Config) -> tuple[Config, Catalog]:
         upstreams = self._upstreams

@@ -21,6 +21,7 @@ from nursling.engine.formats.openai_errors import render_error
 from nursling.engine.limits import Limits
 from nursling.engine.pipeline import Target
 from nursling.engine.request import Message, Request, Text
+from nursling.transports.gate import Gate
 from nursling.transports.http.app import Gateway, create_app
 from nursling.transports.http.exchange import Record
 from nursling.transports.http.server import serve
@@ -67,7 +68,7 @@ class ScriptedEngine:
     def __init__(self, limits: Limits, **models: Script | Exception) -> None:
         self.limits = limits
         self.scripts = models
-        self.draining = False
+        self.gate = Gate(limits.max_streams)
         self.formats: Mapping[str, Format] = {
             "chat": PlainFormat(),
             "responses": PlainFormat("responses", "/responses"),
@@ -123,7 +124,7 @@ class World:
 
     def assert_clean(self) -> None:
         """No slot and no connection to an upstream is left."""
-        assert self.app.gate.open == 0
+        assert self.app.engine.gate.open == 0
         assert self.app.metrics.in_flight._value.get() == 0
         for script in self.engine.scripts.values():
             assert not isinstance(script, Script) or script.open_now == 0

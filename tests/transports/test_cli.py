@@ -237,7 +237,7 @@ def test_ask_shows_reasoning_and_calls(terminal: bool, monkeypatch: pytest.Monke
 def test_ask_can_be_interrupted() -> None:
     """Ctrl-C in the middle of an answer ends the command with 130 and no traceback."""
     command = [sys.executable, "-m", "nursling.transports", "ask", "demo", "Hi"]
-    with subprocess.Popen(  # noqa: S603 - our own command
+    with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
@@ -261,9 +261,7 @@ def test_ask_for_an_unknown_model() -> None:
 def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     """A real `nursling serve`: the process, its URL, and what it printed on the way."""
     command = [sys.executable, "-m", "nursling.transports", "serve", "--port", "0", *arguments]
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         said = ""

@@ -160,7 +160,7 @@ async def test_cancellation_passes_through_and_closes_the_upstream() -> None:
                         scope.cancel()
         assert scope.cancelled_caught
         await server.wait_closed()
-        assert engine.active == 0
+        assert engine.gate.open == 0
 
 
 async def test_an_exception_of_the_program_is_not_dressed_up() -> None:
@@ -199,10 +199,25 @@ async def test_places_are_limited() -> None:
         assert (caught.value.status, caught.value.headers) == (503, {"retry-after": "1"})
         async with engine.stream(body) as reply:
             await text_of(reply)
-        engine.draining = True
+        engine.gate.drain()
         with pytest.raises(Draining):
             async with engine.stream(body):
                 raise AssertionError
+
+
+async def test_the_end_of_a_drain_ends_what_is_open() -> None:
+    """When the gate ends its streams, a block at work is left with `Draining`."""
+    async with open_engine(config(), upstreams={"demo": Mine()}) as engine:
+        stay = engine.stream(CHAT | {"model": "demo"})
+
+        async def work() -> None:
+            async with stay:
+                engine.gate.end_streams()
+                await trio.sleep_forever()
+
+        with pytest.raises(Draining):
+            await work()
+        assert engine.gate.open == 0
 
 
 async def test_a_reload_is_atomic() -> None:
@@ -223,8 +238,8 @@ async def test_a_reload_is_atomic() -> None:
 async def test_two_engines_know_nothing_of_each_other() -> None:
     """Engines of one process share no state."""
     async with open_engine(config()) as one, open_engine(config({})) as two:
-        one.draining = True
-        assert not two.draining
+        one.gate.drain()
+        assert not two.gate.draining
         assert two.models() == []
         assert dict(one.formats).keys() == {"chat", "responses"}
         assert one.endpoints == {}

@@ -204,7 +204,7 @@ async def test_client_leaves(stream, steps, autojump_clock):
         call.leave()
         await trio.testing.wait_all_tasks_blocked()
         assert script.closed_at == trio.current_time() == 1
-        assert world.app.gate.open == 0
+        assert world.app.engine.gate.open == 0
     assert not call.ended
     assert outcome(world) == "client_gone"
 

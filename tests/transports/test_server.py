@@ -66,7 +66,7 @@ def flood(size: int = 1 << 16, count: int = 400) -> Script:
 
 async def idle_connections(world: World, served) -> None:
     """Wait until no exchange is at work."""
-    await until(lambda: world.app.gate.open == 0)
+    await until(lambda: world.app.engine.gate.open == 0)
 
 
 # Inputs that kill a stock server, or should have an answer.
@@ -515,11 +515,11 @@ async def test_stop_with_100_clients_that_do_not_read():
             streams = [await served.connect() for _ in range(100)]
             for stream in streams:
                 await stream.send_all(post(CHAT))
-            await until(lambda: world.app.gate.open == 100)
+            await until(lambda: world.app.engine.gate.open == 100)
             await trio.sleep(0.2)
             started = trio.current_time()
             served.stop.set()
-            await until(lambda: world.app.gate.open == 0, 10)
+            await until(lambda: world.app.engine.gate.open == 0, 10)
             assert trio.current_time() - started < limits.drain_timeout + 5
         assert trio.current_time() - started < limits.drain_timeout + 5
         for stream in streams:
@@ -535,14 +535,14 @@ async def test_now_ends_at_once():
         stuck, waiting = await served.connect(), await served.connect()
         await stuck.send_all(post(CHAT))
         await waiting.send_all(post({"model": "n", "stream": True}))
-        await until(lambda: world.app.gate.open == 2)
+        await until(lambda: world.app.engine.gate.open == 2)
         started = trio.current_time()
         served.stop.set()
         await trio.sleep(0.1)
-        assert world.app.gate.open == 2
+        assert world.app.engine.gate.open == 2
         served.now.set()
         assert b"draining" in await read_to_end(waiting)
-        await until(lambda: world.app.gate.open == 0)
+        await until(lambda: world.app.engine.gate.open == 0)
         assert trio.current_time() - started < 2
         await stuck.aclose()
         await waiting.aclose()
@@ -557,7 +557,7 @@ async def test_cancelled_from_outside():
         async with serving(world.app, limits) as served:
             stream = await served.connect()
             await stream.send_all(post(CHAT))
-            await until(lambda: world.app.gate.open == 1)
+            await until(lambda: world.app.engine.gate.open == 1)
             await trio.sleep(0.1)
             started = trio.current_time()
             outer.cancel()
@@ -595,8 +595,8 @@ async def test_tls_speaks_http_1_1_only(tmp_path):
 
         stuck = await connect()
         await stuck.send_all(post({"model": "big", "stream": True}))
-        await until(lambda: world.app.gate.open == 1)
-        await until(lambda: world.app.gate.open == 0)
+        await until(lambda: world.app.engine.gate.open == 1)
+        await until(lambda: world.app.engine.gate.open == 0)
         await trio.aclose_forcefully(stuck)
 
         plain = await served.raw(b"GET / HTTP/1.1\r\n\r\n")  # no handshake

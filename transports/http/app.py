@@ -43,7 +43,6 @@ from .connection import (
     header_pairs,
 )
 from .exchange import Engine, Exchange, Keys, Log, Record
-from .gate import Gate
 from .metrics import CONTENT_TYPE, Metrics
 from .origins import Origins
 
@@ -68,7 +67,6 @@ class Gateway(QuartTrio):
 
     engine: Engine
     keys: Keys
-    gate: Gate
     metrics: Metrics
     origins: Origins
     log: Log
@@ -76,11 +74,11 @@ class Gateway(QuartTrio):
 
     def drain(self) -> None:
         """Refuse new requests from now on; `/readyz` says 503."""
-        self.gate.drain()
+        self.engine.gate.drain()
 
     def end_streams(self) -> None:
         """End what is still open, with an error that its client can read."""
-        self.gate.end_streams()
+        self.engine.gate.end_streams()
 
     def route_of(self, path: str) -> str:
         """Name the route of a path, in one word of a closed set."""
@@ -125,7 +123,6 @@ def create_app(
     """
     app = Gateway("nursling.transports.http", static_folder=None)
     app.engine, app.keys, app.log, app.new_identity = engine, keys, log, new_identity
-    app.gate = Gate(engine.limits.max_streams)
     app.metrics = Metrics()
     app.origins = Origins(cors_origins, hosts)
     # All three explicitly: Quart's defaults (60 s, 60 s, 16 MB) cut in silence.
@@ -147,7 +144,7 @@ def _add_routes(app: Gateway) -> None:
         return Response(b"ok\n", content_type="text/plain; charset=utf-8")
 
     async def readyz() -> ResponseReturnValue:
-        draining = app.gate.draining or app.engine.draining
+        draining = app.engine.gate.draining
         return Response(
             b"draining\n" if draining else b"ok\n",
             503 if draining else 200,

@@ -25,6 +25,7 @@ from nursling.engine.limits import Limits, clock
 from nursling.engine.pipeline import Reply, Target, open_reply
 from nursling.engine.request import Request
 
+from ..gate import Gate
 from .body import read_json
 from .connection import Send, Stamp, header_pairs
 from .metrics import reason_of
@@ -55,8 +56,8 @@ class Engine(Protocol):
         ...
 
     @property
-    def draining(self) -> bool:
-        """Whether the process is stopping."""
+    def gate(self) -> Gate:
+        """Who is let in, and how everyone leaves."""
         ...
 
     def resolve(self, model: str) -> Target:
@@ -179,7 +180,7 @@ class Exchange:
     async def _attempt(self) -> ErrorInfo | None:
         """Serve the request; return what went wrong and has not been told to the client."""
         try:
-            with self._app.gate.admit() as scope:
+            with self._app.engine.gate.admit() as scope:
                 await self._serve()
             if scope.cancelled_caught and self._record.outcome == "client_gone":
                 return Draining("the gateway is stopping", headers={"retry-after": "1"}).info()

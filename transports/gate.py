@@ -1,8 +1,8 @@
 """Who may come in, and how everyone leaves.
 
-One gate per app: it counts the requests at work, refuses past the limit at once, and at the end
-of the drain ends what is still open. Ending is a cancellation of the exchange's own scope, which
-the exchange turns into an error its client can read.
+One gate per engine, for requests by HTTP and by the embedding program alike: it counts the requests
+at work, refuses past the limit at once, and at the end of the drain ends what is still open. Ending
+is a cancellation of the request's own scope, which its owner turns into an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nursling.engine.errors import Draining, Overloaded
 
 
 class Gate:
-    """Admission and drain of one app."""
+    """Admission and drain of one engine."""
 
     def __init__(self, max_streams: int) -> None:
         self._max = max_streams
