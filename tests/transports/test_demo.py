@@ -26,6 +26,10 @@ WEATHER = {
 CLOCK = {"type": "function", "function": {"name": "clock"}}
 
 
+def _named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
 def body(question: Any, **more: Any) -> dict[str, Any]:
     return {"model": "demo", "messages": [{"role": "user", "content": question}], **more}
 
@@ -137,6 +141,18 @@ TOOLS: dict[str, tuple[dict[str, Any], list[tuple[str, Any]]]] = {
     "named": (
         QUESTIONS["one tool"],
         [("get_weather", {"city": "Paris"})],
+    ),
+    "its words": (
+        body("What's the weather like in San Francisco?", tools=[CLOCK, WEATHER]),
+        [("get_weather", {"city": "San Francisco"})],
+    ),
+    "not all its words": (
+        body("Change my plan, please", tools=[_named("changePlanOrder"), _named("do_it")]),
+        [],
+    ),
+    "words in camel case": (
+        body("Change the order of my plan", tools=[CLOCK, _named("changePlanOrder")]),
+        [("changePlanOrder", {})],
     ),
     "any": (QUESTIONS["some tool"], [("get_weather", {"city": "example"})]),
     "both": (QUESTIONS["both tools"], [("get_weather", {"city": "example"}), ("clock", {})]),

@@ -5,7 +5,8 @@ It is no language model. It echoes the question, streams word by word, thinks wh
 when a schema is asked for, and counts words as tokens. The same request always gets the same words.
 It speaks Chat Completions, as bytes: the way through the gateway is that of any other model.
 
-How to make it call a tool: say `tool`, or the tool's name; `both` or `two` make it two calls.
+How to make it call a tool: say `tool`, the tool's name, or all the longer words of it (`weather`
+for get_weather); `both` or `two` make it two calls.
 """
 
 from __future__ import annotations
@@ -225,13 +226,25 @@ def _wanted_tools(body: dict[str, Any], question: str, *, answered: bool) -> lis
     if answered:
         return []
     asked = question.lower()
-    named = [tool for tool in offered if tool["name"].lower() in asked]
+    named = [tool for tool in offered if _names(asked, tool["name"])]
     if not named and not re.search(r"\btools?\b", asked) and choice != "required":
         return []
     if body.get("parallel_tool_calls") is not False and re.search(r"\b(both|two)\b", asked):
         others = [tool for tool in offered if tool not in named]
         return (named + others + offered)[:2]
     return (named or offered)[:1]
+
+
+def _names(asked: str, tool: str) -> bool:
+    """Tell whether a question, in lower case, has a tool's name in it, or its longer words.
+
+    Words of three letters do not count: get, set and run are in too many names.
+    """
+    if tool.lower() in asked:
+        return True
+    parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", tool)
+    longer = {part.lower() for part in parts if len(part) > 3}
+    return bool(longer) and longer <= set(re.findall(r"[a-z]+", asked))
 
 
 def _words(
@@ -256,10 +269,10 @@ def _words(
 
 
 def _word(question: str) -> str:
-    """Find a word worth passing to a tool: what is quoted, else the last capitalised one."""
+    """Find a word worth passing to a tool: what is quoted, else the last name."""
     if quoted := re.search(r"[\"“']([^\"”']+)[\"”']", question):
         return quoted[1]
-    names = re.findall(r"(?<=\s)[A-Z]\w+", question)
+    names = re.findall(r"(?<=\s)[A-Z]\w+(?: [A-Z]\w+)*", question)
     return names[-1] if names else "example"
 
 
