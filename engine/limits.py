@@ -34,6 +34,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """After every choice has its finish reason, for usage and the terminator to arrive."""
     reuse_grace: float = 0.05
     """After the last event, for the end of the HTTP body, so that the connection can be reused."""
+    keep_alive: float = 4.0
+    """That an unused connection to an upstream is kept. Common servers close theirs after 5 s
+    (uvicorn, Node): a request that is sent just then fails, so we must be the first to let go."""
     close_timeout: float = 1.0
     """For closing a connection while everything else is being cancelled."""
 
@@ -69,6 +72,16 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Requests at work in this process; past it 503 with retry-after, at once."""
     max_connections: int = 4096
     """Connections of clients that are open at once, idle ones included."""
+    max_refused: int = 64
+    """Connections beyond that may wait for their 503 to be read; the rest are just closed."""
+    max_headers: int = 128
+    """Headers of one request. Browsers send about 20, proxies add a few."""
+    max_requests: int = 10_000
+    """Requests on one connection, so that clients are spread anew now and then."""
+    backlog: int = 1024
+    """Connections that the kernel holds until we accept them (hypercorn's default: 100)."""
+    max_idle: int = 256
+    """Unused connections kept per upstream. A burst should not become a hoard of sockets."""
 
 
 DEFAULT_LIMITS = Limits()

@@ -48,6 +48,12 @@ PROCESS_LIMITS = frozenset(
         "max_head_bytes",
         "max_streams",
         "max_connections",
+        "max_refused",
+        "max_headers",
+        "max_requests",
+        "max_idle",
+        "keep_alive",
+        "backlog",
     }
 )
 """Limits that are in force before a request has a provider: only `[limits]` can set them."""

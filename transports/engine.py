@@ -118,5 +118,5 @@ async def open_engine(
     `nursling.engine.pipeline.Upstream`. The provider `demo` is there without a table, unless
     the configuration has another address under this name.
     """
-    async with HttpClient() as client:
+    async with HttpClient(limits=config.limits) as client:
         yield Engine(config, client, upstreams or {})

@@ -24,7 +24,7 @@ from nursling.engine.pipeline import Source, Upstream
 from nursling.transports.secret import Secret
 from nursling.transports.upstream import pool
 from nursling.transports.upstream.client import Endpoint, HttpClient, HttpUpstream, url_of
-from nursling.transports.upstream.pool import Origin, dialer
+from nursling.transports.upstream.pool import Origin, Pool, dialer
 from support.fake_upstream import (
     Close,
     FakeUpstream,
@@ -537,7 +537,7 @@ async def test_a_request_that_is_not_taken(autojump_clock: trio.testing.MockCloc
 
 
 async def test_idle_connections_are_let_go(autojump_clock: trio.testing.MockClock) -> None:
-    """A connection that was idle for `IDLE_EXPIRY` is closed, not used."""
+    """A connection that was idle for `keep_alive` is closed, not used."""
     dialled: list[
         trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
     ]
@@ -555,7 +555,7 @@ async def test_idle_connections_are_let_go(autojump_clock: trio.testing.MockCloc
         await dialled[0].send_all(b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n")
         assert (await ask(upstream))[0] == 201
         assert len(dialled) == 1
-        await trio.sleep(pool.IDLE_EXPIRY + 0.1)
+        await trio.sleep(Limits().keep_alive + 0.1)
         assert (await ask(upstream))[0] == 200
         assert len(dialled) == 2
         first = await dialled[0].receive_some()
@@ -564,14 +564,13 @@ async def test_idle_connections_are_let_go(autojump_clock: trio.testing.MockCloc
     await dialled[1].receive_some()
 
 
-async def test_idle_connections_are_no_hoard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past `MAX_IDLE` the oldest idle connection is closed."""
-    monkeypatch.setattr(pool, "MAX_IDLE", 2)
+async def test_idle_connections_are_no_hoard() -> None:
+    """Past `max_idle` the oldest idle connection is closed."""
 
     async def dial(origin: Origin) -> trio.abc.Stream:
         raise AssertionError
 
-    idle = pool.Pool(dial)
+    idle = Pool(dial, Limits(max_idle=2))
     pairs = [trio.testing.memory_stream_pair() for _ in range(3)]
     for ours, _ in pairs:
         await idle.give_back(("http", "h", 80), ours)

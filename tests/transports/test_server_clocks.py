@@ -11,7 +11,7 @@ from hypercorn.events import RawData
 
 from nursling.engine.events import Ended, Finished
 from nursling.engine.limits import Limits
-from nursling.transports.http.server import TURNED_AWAY, Connection, Server
+from nursling.transports.http.server import Connection, Server
 from nursling.transports.http.wire import wire_of
 from support.gateway import World, post, read_to_end, read_until
 from support.toy import HELLO, Script, line, opening, words
@@ -195,7 +195,7 @@ async def test_turning_away_is_bounded(autojump_clock):
     world = World(Limits(max_connections=0))
     server = Server(world.app, world.limits, tls=False)
     async with trio.open_nursery() as nursery:
-        kept = [trio.testing.memory_stream_pair() for _ in range(TURNED_AWAY)]
+        kept = [trio.testing.memory_stream_pair() for _ in range(Limits().max_refused)]
         for ours, _ in kept:
             nursery.start_soon(server.handle, ours)
         await trio.testing.wait_all_tasks_blocked()

@@ -10,13 +10,9 @@ import trio
 from nursling.engine.limits import Limits
 
 
-BACKLOG = 1024
-"""Connections the kernel holds until we accept them (hypercorn: 100)."""
-
-
 async def listen(host: str, port: int, limits: Limits) -> list[trio.SocketListener]:
     """Bind; port 0 = any free one. Raises `OSError` if it cannot."""
-    listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    listeners = await trio.open_tcp_listeners(port, host=host, backlog=limits.backlog)
     if hasattr(trio.socket, "TCP_USER_TIMEOUT"):
         # Linux: the kernel itself resets a connection whose other side takes nothing.
         patience = int((limits.write_timeout + limits.close_timeout) * 1000)

@@ -52,13 +52,6 @@ from .listening import listen, tls_context, url_of
 from .wire import Gone, Stalled, Wire, wire_of
 
 
-MAX_HEADERS = 128
-"""Headers of one request. Browsers send about 20, proxies add a few."""
-KEEP_ALIVE_REQUESTS = 10_000
-"""Requests on one connection, so that clients are spread anew now and then."""
-TURNED_AWAY = 64
-"""Connections beyond the cap that may wait for their 503 to be read."""
-
 _AUTHORITY = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 _log = logging.getLogger("nursling.http.server")
 
@@ -106,7 +99,7 @@ class Protocol(H11Protocol):
             raise Refused(505, "this version of HTTP is not spoken here")
         size = sum(len(name) + len(value) + 4 for name, value in event.headers)
         if (
-            len(event.headers) > MAX_HEADERS
+            len(event.headers) > self._server.limits.max_headers
             or size + len(event.target) > self._server.limits.max_head_bytes
         ):
             raise Refused(431, "the request's head is too large")
@@ -305,7 +298,7 @@ class Server:
         self.config.errorlog = _log
         self.config.include_server_header = False
         self.config.h11_max_incomplete_size = limits.max_head_bytes
-        self.config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
+        self.config.keep_alive_max_requests = limits.max_requests
         self.connections: set[Connection] = set()
         self._turned_away = 0
         self._working: set[Connection] = set()
@@ -332,7 +325,7 @@ class Server:
 
     async def _turn_away(self, wire: Wire) -> None:
         """Say 503 to a connection beyond the cap, if there is time for it."""
-        if self.tls or self._turned_away >= TURNED_AWAY:
+        if self.tls or self._turned_away >= self.limits.max_refused:
             return
         head, body = error_answer(503, "too many connections", retry=True)
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in head)

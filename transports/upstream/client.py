@@ -50,9 +50,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 class HttpClient:
     """All connections of one engine. Makes the upstreams; use it as an async context manager."""
 
-    def __init__(self, dial: Dial | None = None) -> None:
+    def __init__(self, dial: Dial | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
         _quiet("httpx")
-        self._pool = Pool(dial or dialer(_tls()))
+        self._pool = Pool(dial or dialer(_tls()), limits)
         self._httpx = httpx.AsyncClient(
             transport=_Transport(self._pool),
             trust_env=False,

@@ -16,14 +16,8 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from nursling.engine.errors import ConnectFailed
+from nursling.engine.limits import DEFAULT_LIMITS, Limits
 
-
-IDLE_EXPIRY = 4.0
-"""Seconds that an unused connection is kept. Common servers close theirs after 5 s (uvicorn,
-Node): a request that is sent just then fails, so we must be the first to let go."""
-
-MAX_IDLE = 256
-"""Idle connections per origin. A burst of requests should not become a hoard of sockets."""
 
 Origin = tuple[str, str, int]
 """Scheme, host, port."""
@@ -35,8 +29,9 @@ Dial = Callable[[Origin], Awaitable[trio.abc.Stream]]
 class Pool:
     """The idle connections, by origin; the last one used is the first to be used again."""
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, dial: Dial, limits: Limits = DEFAULT_LIMITS) -> None:
         self._dial = dial
+        self._limits = limits
         self._idle: dict[Origin, list[tuple[float, trio.abc.Stream]]] = {}
 
     async def take(self, origin: Origin) -> trio.abc.Stream:
@@ -54,8 +49,8 @@ class Pool:
         """Keep a connection for the next request, and close those that waited too long."""
         now = trio.current_time()
         idle = self._idle.setdefault(origin, [])
-        idle.append((now + IDLE_EXPIRY, stream))
-        while idle and (idle[0][0] <= now or len(idle) > MAX_IDLE):
+        idle.append((now + self._limits.keep_alive, stream))
+        while idle and (idle[0][0] <= now or len(idle) > self._limits.max_idle):
             await trio.aclose_forcefully(idle.pop(0)[1])
 
     async def aclose(self) -> None:
