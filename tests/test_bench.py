@@ -250,7 +250,7 @@ def test_cpu_time_counts_the_descendants() -> None:
     burn = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\ninput()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
     before = measure.times(os.getpid())
-    with subprocess.Popen(  # noqa: S603 - ourselves
+    with subprocess.Popen(
         [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
@@ -344,7 +344,7 @@ def test_the_gateway_is_told_every_plan() -> None:
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", "throughput", "--repeat=1", *arguments]
-    return subprocess.run(  # noqa: S603 - ourselves
+    return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import structlog
 import trio
+from trio.testing import MockClock
 from werkzeug.exceptions import ImATeapot
 
 from nursling.engine.events import Usage
@@ -15,13 +16,14 @@ from nursling.transports.http.connection import safe_value
 from nursling.transports.http.exchange import Record, printable
 from support.gateway import OneKey, World
 from support.toy import HELLO, Script
+from typing import Never
 
 
 CHAT = "/v1/chat/completions"
 
 
 @pytest.mark.parametrize("path", [CHAT, "/chat/completions", "/v1/responses", "/responses"])
-async def test_each_api_is_served_with_and_without_prefix(path):
+async def test_each_api_is_served_with_and_without_prefix(path) -> None:
     """Both formats answer under /v1 and without it."""
     call = await World().ask("POST", path, {"model": "m"})
     assert (call.status, call.json) == (200, {"id": "r1", "text": "hello"})
@@ -83,7 +85,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_refusals(name):
+async def test_refusals(name) -> None:
     """What is refused is refused with its status, in the one error shape, and stamped."""
     method, path, body, headers, status, code = CASES[name]
     call = await World().ask(method, path, body, headers)
@@ -96,7 +98,7 @@ async def test_refusals(name):
     assert float(call.headers["x-nursling-overhead-ms"]) >= 0
 
 
-async def test_refusals_say_what_would_do():
+async def test_refusals_say_what_would_do() -> None:
     """405 has Allow, 426 has Upgrade, a refused field is named."""
     world = World()
     assert (await world.ask("GET", CHAT)).headers["allow"] == "OPTIONS, POST"
@@ -109,14 +111,14 @@ async def test_refusals_say_what_would_do():
 @pytest.mark.parametrize(
     "kind", ["", "application/json; charset=utf-8", "application/vnd.x+json", "Application/JSON"]
 )
-async def test_content_types_that_are_json(kind):
+async def test_content_types_that_are_json(kind) -> None:
     """Parameters, suffixes, and no content type at all are fine if the body parses."""
     headers = {"content-type": kind} if kind else {}
     call = await World().ask("POST", CHAT, b'{"model":"m"}', headers)
     assert call.status == 200
 
 
-async def test_body_over_the_limit_in_chunks():
+async def test_body_over_the_limit_in_chunks() -> None:
     """Without a declared length the bytes themselves are counted."""
     async with World(Limits(max_body_bytes=1000)).call("POST", CHAT) as call:
         for _ in range(11):
@@ -125,13 +127,13 @@ async def test_body_over_the_limit_in_chunks():
     assert (call.status, call.error["code"]) == (413, "request_too_large")
 
 
-async def test_body_over_the_limit_in_one_piece():
+async def test_body_over_the_limit_in_one_piece() -> None:
     """Quart's own limit, met before ours, says the same."""
     call = await World(Limits(max_body_bytes=1000)).ask("POST", CHAT, b"x" * 1001)
     assert (call.status, call.error["code"]) == (413, "request_too_large")
 
 
-async def test_body_that_stops(autojump_clock):
+async def test_body_that_stops(autojump_clock: MockClock) -> None:
     """A body without a byte for `body_timeout` is a 408; a slow one is read."""
     async with World(Limits(body_timeout=30)).call("POST", CHAT) as call:
         for piece in (b'{"mo', b'del":', b'"m"'):
@@ -143,7 +145,7 @@ async def test_body_that_stops(autojump_clock):
     assert (call.status, call.error["code"]) == (408, "request_timeout")
 
 
-async def test_request_id_is_the_clients_if_sane():
+async def test_request_id_is_the_clients_if_sane() -> None:
     """A sane id is kept; another is replaced."""
     world = World()
     for theirs in ("abc.DEF_1-2", "x" * 128):
@@ -154,7 +156,7 @@ async def test_request_id_is_the_clients_if_sane():
         assert call.headers["x-request-id"].startswith("req_")
 
 
-async def test_models_are_listed_and_found():
+async def test_models_are_listed_and_found() -> None:
     """The list is the engine's; an id may contain slashes."""
     world = World(**{"m": Script(HELLO), "vendor/big/model": Script(HELLO)})
     listed = await world.ask("GET", "/v1/models")
@@ -163,7 +165,7 @@ async def test_models_are_listed_and_found():
         assert (await world.ask("GET", path)).json["id"] == "vendor/big/model"
 
 
-async def test_keys_guard_the_api_and_not_the_probes():
+async def test_keys_guard_the_api_and_not_the_probes() -> None:
     """Without the key: 401 everywhere but on the probes."""
     world = World(keys=OneKey())
     right = {"Authorization": "Bearer right"}
@@ -178,7 +180,7 @@ async def test_keys_guard_the_api_and_not_the_probes():
     assert [record.key for record in world.records] == ["", "laptop"]
 
 
-async def test_draining_shows_and_refuses():
+async def test_draining_shows_and_refuses() -> None:
     """While draining /readyz is 503, /livez is 200, and new work is refused."""
     world = World()
     assert (await world.ask("GET", "/readyz")).status == 200
@@ -190,7 +192,7 @@ async def test_draining_shows_and_refuses():
     assert refused.headers["retry-after"] == "1"
 
 
-async def test_admission_refuses_at_once(autojump_clock):
+async def test_admission_refuses_at_once(autojump_clock: MockClock) -> None:
     """Past `max_streams` it is 503 with retry-after, without waiting; then there is room again."""
     world = World(Limits(max_streams=1), m=Script(HELLO, before=[10.0]), n=Script(HELLO))
     async with world.call("POST", CHAT) as first:
@@ -204,7 +206,7 @@ async def test_admission_refuses_at_once(autojump_clock):
     assert (await world.ask("POST", CHAT, {"model": "n"})).status == 200
 
 
-async def test_head_and_options():
+async def test_head_and_options() -> None:
     """HEAD is GET's head; OPTIONS names the methods."""
     world = World()
     assert (await world.ask("HEAD", "/livez")).status == 200
@@ -219,7 +221,7 @@ async def test_head_and_options():
 PAGE = "https://page.example"
 
 
-async def test_cors_for_an_allowed_page():
+async def test_cors_for_an_allowed_page() -> None:
     """Preflight, answers, streams and errors carry the headers for an allowed origin only."""
     world = World(app={"cors_origins": [PAGE]})
     preflight = await world.ask(
@@ -244,7 +246,7 @@ async def test_cors_for_an_allowed_page():
     assert "access-control-allow-origin" not in foreign.headers
 
 
-async def test_cors_for_all_and_for_none():
+async def test_cors_for_all_and_for_none() -> None:
     """`*` lets every origin read; without cors_origins no header speaks of CORS."""
     world = World(app={"cors_origins": ["*"]})
     call = await world.ask("POST", CHAT, {"model": "m"}, {"origin": PAGE})
@@ -253,7 +255,7 @@ async def test_cors_for_all_and_for_none():
     assert not [name for name in plain.headers if name.startswith("access-control")]
 
 
-async def test_preflight_does_not_echo_nonsense():
+async def test_preflight_does_not_echo_nonsense() -> None:
     """Asked-for headers are echoed only if they look like header names."""
     call = await World(app={"cors_origins": ["*"]}).ask(
         "OPTIONS",
@@ -276,14 +278,14 @@ async def test_preflight_does_not_echo_nonsense():
         ("127.0.0.1.evil.example", 403), ("localhost@evil", 403), ("[::1", 403), ("", 200),
     ],
 )  # fmt: skip
-async def test_dns_rebinding(host, status):
+async def test_dns_rebinding(host, status) -> None:
     """On loopback a page cannot reach us by a name of its own."""
     world = World(app={"hosts": ["desk.lan"]})
     call = await world.ask("GET", "/v1/models", None, {"host": host} if host else {})
     assert call.status == status
 
 
-async def test_own_origin_is_no_foreign_one():
+async def test_own_origin_is_no_foreign_one() -> None:
     """The console's pages come from ourselves."""
     headers = {"host": "localhost:8787", "origin": "http://localhost:8787"}
     call = await World(app={"hosts": []}).ask("POST", CHAT, {"model": "m"}, headers)
@@ -293,7 +295,7 @@ async def test_own_origin_is_no_foreign_one():
 # Upgrades under a server that hands us websockets.
 
 
-async def test_websocket_scope_is_refused_with_426():
+async def test_websocket_scope_is_refused_with_426() -> None:
     """Where the server can carry an HTTP answer to a handshake, it is a true 426."""
     world = World()
     async with world.call(
@@ -304,7 +306,7 @@ async def test_websocket_scope_is_refused_with_426():
     assert call.headers["upgrade"] == "HTTP/1.1"
 
 
-async def test_websocket_scope_is_closed_elsewhere():
+async def test_websocket_scope_is_closed_elsewhere() -> None:
     """Where it cannot, the handshake is closed (the server says 403)."""
     async with World().call("GET", "/v1/responses", kind="websocket") as call:
         await trio.testing.wait_all_tasks_blocked()
@@ -314,7 +316,7 @@ async def test_websocket_scope_is_closed_elsewhere():
 # Metrics and bugs.
 
 
-async def test_metrics_count_by_closed_sets():
+async def test_metrics_count_by_closed_sets() -> None:
     """Routes, statuses and reasons are labels; what a client writes is not."""
     world = World(m=Script(HELLO), bad=Script(b"no", status=418))
     await world.ask("POST", CHAT, {"model": "m", "stream": True})
@@ -336,11 +338,11 @@ async def test_metrics_count_by_closed_sets():
     assert "surprise" not in call.body.decode()
 
 
-async def test_a_bug_outside_an_exchange_is_a_500(monkeypatch):
+async def test_a_bug_outside_an_exchange_is_a_500(monkeypatch) -> None:
     """A view that raises answers 500 in the one shape, without the exception's words."""
     world = World()
 
-    def broken():
+    def broken() -> Never:
         raise RuntimeError("canary-prompt")
 
     monkeypatch.setattr(world.engine, "models", broken)
@@ -349,11 +351,11 @@ async def test_a_bug_outside_an_exchange_is_a_500(monkeypatch):
     assert b"canary" not in call.body
 
 
-async def test_an_http_exception_of_the_framework_keeps_its_status(monkeypatch):
+async def test_an_http_exception_of_the_framework_keeps_its_status(monkeypatch) -> None:
     """What Quart itself raises is said in the one shape, under its own status."""
     world = World()
 
-    def teapot():
+    def teapot() -> Never:
         raise ImATeapot
 
     monkeypatch.setattr(world.engine, "models", teapot)
@@ -361,7 +363,7 @@ async def test_an_http_exception_of_the_framework_keeps_its_status(monkeypatch):
     assert (call.status, call.error["message"]) == (418, "I'm a teapot")
 
 
-def test_the_log_line():
+def test_the_log_line() -> None:
     """A request is one line of facts; a bug is an error; what is unknown is left out."""
     record = Record(
         request_id="r", route="chat", outcome="ok", duration=1.23456789, usage=Usage(input_tokens=3)
@@ -374,14 +376,14 @@ def test_the_log_line():
     assert not {"usage", "first_token", "output_tokens", "bug"} & set(lines[0])
 
 
-def test_a_clients_word_in_a_log_is_one_line():
+def test_a_clients_word_in_a_log_is_one_line() -> None:
     """Control characters of a model's name are escaped, and it is bounded."""
     assert printable("gpt-5.4/é") == "gpt-5.4/é"
     assert printable("a\nlevel=error\x1b[31m") == r"'a\nlevel=error\x1b[31m'"
     assert len(printable("x" * 5000)) == 256
 
 
-def test_header_values_are_safe():
+def test_header_values_are_safe() -> None:
     """Whatever text is made a header is one bounded line of ASCII."""
     assert safe_value("tools[2] (web_search)") == b"tools[2] (web_search)"
     assert safe_value("a\r\nset-cookie: x") == rb"a\r\nset-cookie: x"
@@ -389,7 +391,7 @@ def test_header_values_are_safe():
     assert len(safe_value("é" * 5000)) <= 1024
 
 
-async def test_two_apps_share_nothing():
+async def test_two_apps_share_nothing() -> None:
     """Metrics and keys are an app's own, and the gate its engine's."""
     first, second = World(), World()
     await first.ask("POST", CHAT, {"model": "m"})

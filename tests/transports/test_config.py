@@ -155,8 +155,8 @@ REFUSED = {
         "n.toml:2: unknown key 'idle_timeut' in [limits]; did you mean 'idle_timeout'?",
     ),
     "unknown limit in an inline table": (
-        '[providers.a]\nbase_url = "http://h"\nlimits = { idle = 3 }',
-        "n.toml:3: unknown key 'idle' in [providers.a], limits; did you mean 'idle_timeout'?",
+        '[providers.a]\nbase_url = "http://h"\nlimits = { idel_timout = 3 }',
+        "n.toml:3: unknown key 'idel_timout' in [providers.a], limits; did you mean 'idle_timeout'?",
     ),
     "unknown limit of a model's own table": (
         '[[models]]\nid = "m"\n[models.limits]\nconect_timeout = 3',

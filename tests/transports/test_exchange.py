@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 import trio
+from trio.testing import MockClock
 
 from nursling.engine.errors import ErrorInfo, Truncated
 from nursling.engine.events import (
@@ -19,6 +20,7 @@ from nursling.engine.events import (
 from nursling.engine.limits import Limits
 from support.gateway import BEAT, PlainEncoder, World
 from support.toy import HELLO, Script, line, opening, words
+from typing import Never
 
 
 CHAT = "/v1/chat/completions"
@@ -47,7 +49,7 @@ def outcome(world: World) -> str:
     return record.outcome
 
 
-async def test_a_stream():
+async def test_a_stream() -> None:
     """A stream has its headers, its events one by one, and an end."""
     world = World()
     call = await ask(world, stream=True)
@@ -63,7 +65,7 @@ async def test_a_stream():
     assert outcome(world) == "ok"
 
 
-async def test_a_whole_reply():
+async def test_a_whole_reply() -> None:
     """A whole reply is the fold, with its length."""
     world = World()
     call = await ask(world, stream=False)
@@ -74,7 +76,7 @@ async def test_a_whole_reply():
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_headers_of_the_upstream_that_concern_the_caller(stream):
+async def test_headers_of_the_upstream_that_concern_the_caller(stream) -> None:
     """Rate limits pass, cookies and the rest do not; what was dropped is listed."""
     headers = {
         "x-ratelimit-remaining-requests": "7",
@@ -105,7 +107,7 @@ async def test_headers_of_the_upstream_that_concern_the_caller(stream):
 )  # fmt: skip
 async def test_failures_before_the_commit_are_statuses(  # noqa: PLR0917 - a table's columns
     script, status, code, reason, stream, autojump_clock
-):
+) -> None:
     """Whatever fails before the first meaningful event has its true status, streamed or whole."""
     world = World(Limits(heartbeat=0), m=script)
     call = await ask(world, stream=stream)
@@ -122,7 +124,7 @@ async def test_failures_before_the_commit_are_statuses(  # noqa: PLR0917 - a tab
         assert call.headers["retry-after"] == "9"
 
 
-async def test_failure_after_the_commit_is_in_the_stream():
+async def test_failure_after_the_commit_is_in_the_stream() -> None:
     """A stream that breaks ends with the error in the client's format, after what was good."""
     world = World(m=Script(line(*opening(), *words("hel")), Truncated("cut")))
     call = await ask(world, stream=True)
@@ -133,14 +135,14 @@ async def test_failure_after_the_commit_is_in_the_stream():
     assert outcome(world) == "upstream_truncated"
 
 
-async def test_failure_of_a_whole_reply_late_is_a_status():
+async def test_failure_of_a_whole_reply_late_is_a_status() -> None:
     """A whole reply that breaks half-way has its status too."""
     world = World(m=Script(line(*opening(), *words("hel")), Truncated("cut")))
     call = await ask(world, stream=False)
     assert (call.status, call.error["code"]) == (502, "upstream_truncated")
 
 
-async def test_heartbeat_before_the_upstream_speaks(autojump_clock):
+async def test_heartbeat_before_the_upstream_speaks(autojump_clock: MockClock) -> None:
     """At heartbeat time the stream commits under our own start, and beats go on."""
     world = World(m=Script(HELLO, before=[40.0]))
     async with world.call("POST", CHAT) as call:
@@ -157,7 +159,7 @@ async def test_heartbeat_before_the_upstream_speaks(autojump_clock):
     assert world.records[0].first_token is not None
 
 
-async def test_heartbeat_between_events(autojump_clock):
+async def test_heartbeat_between_events(autojump_clock: MockClock) -> None:
     """Silence of the upstream is filled with beats, between batches and never inside one."""
     script = Script(line(*opening(), *words("hel")), 35.0, line(*words("lo")),
                     line(Finished(0, "stop"), Ended()))  # fmt: skip
@@ -167,7 +169,7 @@ async def test_heartbeat_between_events(autojump_clock):
     assert call.times[2:4] == pytest.approx([15, 30])
 
 
-async def test_heartbeat_with_a_handshake_held(autojump_clock):
+async def test_heartbeat_with_a_handshake_held(autojump_clock: MockClock) -> None:
     """If the upstream's own start has come, the commit uses it."""
     script = Script(line(*opening()), 20.0, line(*words("x"), Finished(0, "stop"), Ended()))
     call = await ask(World(m=script), stream=True)
@@ -175,7 +177,7 @@ async def test_heartbeat_with_a_handshake_held(autojump_clock):
     assert [start.id for start in starts] == ["r1"]
 
 
-async def test_failure_after_an_early_commit(autojump_clock):
+async def test_failure_after_an_early_commit(autojump_clock: MockClock) -> None:
     """After a commit by heartbeat a failure is in-stream, whatever its status would have been."""
     call = await ask(World(m=Script(b"no", status=429, before=[20.0])), stream=True)
     assert call.status == 200
@@ -184,7 +186,7 @@ async def test_failure_after_an_early_commit(autojump_clock):
     assert last.error.status == 429
 
 
-async def test_no_beats_for_a_whole_reply(autojump_clock):
+async def test_no_beats_for_a_whole_reply(autojump_clock: MockClock) -> None:
     """A whole reply is silent until it is there."""
     call = await ask(World(m=Script(HELLO, before=[100.0])), stream=False)
     assert call.json["text"] == "hello"
@@ -193,7 +195,7 @@ async def test_no_beats_for_a_whole_reply(autojump_clock):
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("steps", [[500.0], [line(*opening(), *words("x")), 500.0]])
-async def test_client_leaves(stream, steps, autojump_clock):
+async def test_client_leaves(stream, steps, autojump_clock: MockClock) -> None:
     """A client that leaves takes the upstream along at once, before the first token too."""
     script = Script(*steps)
     world = World(Limits(heartbeat=0), m=script)
@@ -209,7 +211,7 @@ async def test_client_leaves(stream, steps, autojump_clock):
     assert outcome(world) == "client_gone"
 
 
-async def test_client_leaves_inside_its_body():
+async def test_client_leaves_inside_its_body() -> None:
     """A client that leaves before its body is whole is recorded, without a status."""
     world = World()
     async with world.call("POST", CHAT) as call:
@@ -223,7 +225,7 @@ async def test_client_leaves_inside_its_body():
     ("steps", "stream"),
     [([500.0], True), ([500.0], False), ([line(*opening(), *words("x")), 500.0], True)],
 )
-async def test_end_of_the_drain(steps, stream, autojump_clock):
+async def test_end_of_the_drain(steps, stream, autojump_clock: MockClock) -> None:
     """At the end of the drain what is open ends with an error that its client can read."""
     script = Script(*steps)
     world = World(Limits(heartbeat=0), m=script)
@@ -243,7 +245,7 @@ async def test_end_of_the_drain(steps, stream, autojump_clock):
         assert last.error.code == "draining"
 
 
-async def test_drain_after_the_answer_is_no_failure(autojump_clock):
+async def test_drain_after_the_answer_is_no_failure(autojump_clock: MockClock) -> None:
     """An answer that is out already stays a success when the drain ends."""
     world = World(Limits(reuse_grace=5), m=Script(HELLO, 100.0))
     async with world.call("POST", CHAT) as call:
@@ -255,13 +257,13 @@ async def test_drain_after_the_answer_is_no_failure(autojump_clock):
     assert outcome(world) == "ok"
 
 
-async def test_slow_client_is_not_beaten_inside_a_write(autojump_clock):
+async def test_slow_client_is_not_beaten_inside_a_write(autojump_clock: MockClock) -> None:
     """While a write waits for the client no beat is written into it."""
     world = World(m=Script(line(*opening(), *words("x")), line(Finished(0, "stop"), Ended())))
     async with world.call("POST", CHAT) as call:
         take = call._take
 
-        async def slowly(message):
+        async def slowly(message) -> None:
             await trio.sleep(40)
             await take(message)
 
@@ -271,11 +273,11 @@ async def test_slow_client_is_not_beaten_inside_a_write(autojump_clock):
     assert BEAT not in call.body
 
 
-async def test_a_broken_encoder_cuts_the_stream(monkeypatch):
+async def test_a_broken_encoder_cuts_the_stream(monkeypatch) -> None:
     """If not even the error can be encoded, the stream is cut, not ended like a good one."""
     world = World(m=Script(HELLO))
 
-    def broken(self, events):
+    def broken(self, events) -> Never:
         raise KeyError(CANARY)
 
     monkeypatch.setattr(PlainEncoder, "encode", broken)
@@ -290,7 +292,7 @@ async def test_a_broken_encoder_cuts_the_stream(monkeypatch):
     world.assert_clean()
 
 
-async def test_a_broken_renderer_is_a_500(monkeypatch):
+async def test_a_broken_renderer_is_a_500(monkeypatch) -> None:
     """A bug after the reply and before the answer is a 500."""
     world = World()
     monkeypatch.setattr("support.gateway.PlainFormat.render_reply", None)
@@ -299,7 +301,7 @@ async def test_a_broken_renderer_is_a_500(monkeypatch):
     assert (world.records[0].bug or "").startswith("TypeError")
 
 
-async def test_the_record():
+async def test_the_record() -> None:
     """One record per request: who, what, where, how much; never a word of the conversation."""
     usage = UsageReported(Usage(input_tokens=3, output_tokens=2))
     script = Script(line(*opening(), *words(CANARY), Finished(0, "stop"), usage, Ended()))
@@ -318,7 +320,7 @@ async def test_the_record():
     assert b"canary" not in msgspec.json.encode(record)
 
 
-async def test_usage_is_recorded_when_the_client_leaves(autojump_clock):
+async def test_usage_is_recorded_when_the_client_leaves(autojump_clock: MockClock) -> None:
     """What the upstream reported before the client left is not lost."""
     usage = UsageReported(Usage(input_tokens=3))
     world = World(m=Script(line(*opening(), usage, *words("x")), 500.0))

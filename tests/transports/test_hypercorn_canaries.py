@@ -24,7 +24,7 @@ async def stock(app, **settings):
     stop, ended = trio.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
 
-        async def run(task_status):
+        async def run(task_status) -> None:
             try:
                 await serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
             finally:
@@ -36,7 +36,7 @@ async def stock(app, **settings):
         nursery.cancel_scope.cancel()
 
 
-async def ok(scope, receive, send):
+async def ok(scope, receive, send) -> None:
     if scope["type"] == "lifespan":
         raise NotImplementedError
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -44,7 +44,7 @@ async def ok(scope, receive, send):
 
 
 @pytest.mark.xfail(strict=True, reason="hypercorn#225")
-async def test_a_stray_byte_after_an_upgrade():
+async def test_a_stray_byte_after_an_upgrade() -> None:
     """The process survives a byte that is no frame."""
     async with stock(ok) as (port, _, ended):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -59,7 +59,7 @@ async def test_a_stray_byte_after_an_upgrade():
 
 
 @pytest.mark.xfail(strict=True, reason="hypercorn, no report: binascii.Error in the h2c upgrade")
-async def test_a_malformed_h2c_upgrade():
+async def test_a_malformed_h2c_upgrade() -> None:
     """The process survives settings that are not base64."""
     async with stock(ok) as (port, _, ended):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -73,12 +73,12 @@ async def test_a_malformed_h2c_upgrade():
 
 
 @pytest.mark.xfail(strict=True, reason="hypercorn#330")
-async def test_connection_close_under_quart_trio():
+async def test_connection_close_under_quart_trio() -> None:
     """The connection ends behind its answer."""
     app = QuartTrio("canary")
 
     @app.get("/")
-    async def root():
+    async def root() -> str:
         return "ok"
 
     async with stock(app) as (port, _, _):
@@ -90,10 +90,10 @@ async def test_connection_close_under_quart_trio():
 
 
 @pytest.mark.xfail(strict=True, reason="hypercorn#262: send_all is shielded, without a deadline")
-async def test_stopping_with_a_client_that_does_not_read():
+async def test_stopping_with_a_client_that_does_not_read() -> None:
     """The server stops within its graceful timeout."""
 
-    async def flood(scope, receive, send):
+    async def flood(scope, receive, send) -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError
         await send({"type": "http.response.start", "status": 200, "headers": []})

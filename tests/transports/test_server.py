@@ -30,6 +30,7 @@ from support.gateway import (
     until,
 )
 from support.toy import HELLO, Script, line, opening, words
+from typing import Never
 
 
 CHAT = {"model": "m", "stream": True}
@@ -142,7 +143,7 @@ TORTURE = {
 
 
 @pytest.mark.parametrize("name", TORTURE)
-async def test_torture(name):
+async def test_torture(name) -> None:
     """Hostile input gets its answer, and hurts its own connection only."""
     data, status = TORTURE[name]
     async with hosting(msgspec.structs.replace(QUICK, head_timeout=0.2)) as (_, served):
@@ -155,7 +156,7 @@ async def test_torture(name):
         assert await served.ok()
 
 
-async def test_stray_byte_later_kills_nothing():
+async def test_stray_byte_later_kills_nothing() -> None:
     """The 426 comes at once, and bytes sent after it meet a closed door."""
     async with hosting() as (_, served):
         async with await served.connect() as stream:
@@ -171,7 +172,7 @@ async def test_stray_byte_later_kills_nothing():
         assert await served.ok()
 
 
-async def test_two_answers_for_two_requests_in_one_segment():
+async def test_two_answers_for_two_requests_in_one_segment() -> None:
     """Pipelined requests are answered in order, each in full."""
     one = b"GET /livez HTTP/1.1\r\n" + HEAD + b"\r\n"
     two = post({"model": "m"}, head=b"Connection: close\r\n")
@@ -182,7 +183,7 @@ async def test_two_answers_for_two_requests_in_one_segment():
         assert world.records[0].outcome == "ok"
 
 
-async def test_connection_is_kept_and_timed_out():
+async def test_connection_is_kept_and_timed_out() -> None:
     """A connection is used again; idle for `head_timeout`, it is closed without a word."""
     async with hosting() as (_, served), await served.connect() as stream:
         for _ in range(3):
@@ -193,7 +194,7 @@ async def test_connection_is_kept_and_timed_out():
         assert 0.3 < trio.current_time() - started < 1.5
 
 
-async def test_connection_close_gives_eof():
+async def test_connection_close_gives_eof() -> None:
     """Every `Connection: close` ends in EOF, streamed or whole (hypercorn#330)."""
     async with hosting() as (_, served):
         for body in (CHAT, {"model": "m"}):
@@ -203,7 +204,7 @@ async def test_connection_close_gives_eof():
                 assert b"<reset>" not in answer
 
 
-async def test_http_1_0_is_streamed_to():
+async def test_http_1_0_is_streamed_to() -> None:
     """An old client gets the stream without chunks, ended by the connection's end."""
     async with hosting() as (_, served):
         answer = await served.raw(post(CHAT).replace(b"HTTP/1.1", b"HTTP/1.0"))
@@ -213,7 +214,7 @@ async def test_http_1_0_is_streamed_to():
         assert body.endswith(b"}\n\n")
 
 
-async def test_slow_headers():
+async def test_slow_headers() -> None:
     """A head that does not arrive in time closes the connection; drips do not extend it."""
     async with hosting() as (_, served), await served.connect() as stream:
         started = trio.current_time()
@@ -228,7 +229,7 @@ async def test_slow_headers():
         assert await served.ok()
 
 
-async def test_slow_body():
+async def test_slow_body() -> None:
     """A body that stops gets a 408 that arrives, and the connection ends."""
     async with hosting() as (world, served):
         answer = await served.raw(post(CHAT)[:-3])
@@ -238,7 +239,7 @@ async def test_slow_body():
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_too_large_a_body_hears_its_413(declared):
+async def test_too_large_a_body_hears_its_413(declared) -> None:
     """The refusal reaches a client that is still sending: no reset takes it away."""
     size = 3 * QUICK.max_body_bytes
     length = b"Content-Length: %d\r\n" % size if declared else b"Transfer-Encoding: chunked\r\n"
@@ -252,14 +253,14 @@ async def test_too_large_a_body_hears_its_413(declared):
         assert b"<reset>" not in answer
 
 
-async def test_a_large_body_passes():
+async def test_a_large_body_passes() -> None:
     """Bodies of megabytes are fine."""
     body = {"model": "m", "say": "é" * 400_000}
     async with hosting() as (_, served):
         assert b"hello" in await served.raw(post(body, head=b"Connection: close\r\n"))
 
 
-async def test_expect_continue():
+async def test_expect_continue() -> None:
     """A client that asks first is told to go on."""
     data = post({"model": "m"}, head=b"Expect: 100-continue\r\nConnection: close\r\n")
     head, _, body = data.partition(b"\r\n\r\n")
@@ -276,7 +277,7 @@ async def test_expect_continue():
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("steps", [[FOREVER], [BEGUN, FOREVER]])
-async def test_client_gone_releases_the_upstream(how, stream, steps):
+async def test_client_gone_releases_the_upstream(how, stream, steps) -> None:
     """Whatever way the client goes, the upstream is closed within 100 ms."""
     script = Script(*steps)
     async with hosting(m=script) as (world, served):
@@ -298,7 +299,7 @@ async def test_client_gone_releases_the_upstream(how, stream, steps):
         assert await served.ok()
 
 
-async def test_client_that_does_not_read_is_cut():
+async def test_client_that_does_not_read_is_cut() -> None:
     """A client that takes nothing for `write_timeout` is cut, and its upstream released."""
     script = flood()
     async with hosting(m=script) as (world, served), await served.connect() as stream:
@@ -312,7 +313,7 @@ async def test_client_that_does_not_read_is_cut():
         assert await served.ok()
 
 
-async def test_client_that_reads_slowly_is_not_cut():
+async def test_client_that_reads_slowly_is_not_cut() -> None:
     """Progress counts: a client slower than `write_timeout` for the whole gets the whole."""
     limits = Limits(write_timeout=0.3, close_timeout=0.3)
     text = "z" * 3_000_000
@@ -332,7 +333,7 @@ async def test_client_that_reads_slowly_is_not_cut():
     assert size > len(text)
 
 
-async def test_pipelined_bytes_and_gone():
+async def test_pipelined_bytes_and_gone() -> None:
     """A client with unread bytes behind its request, gone, is noticed at the next write."""
     script = Script(BEGUN, *[0.05, line(*words("y"))] * 200)
     async with hosting(m=script) as (world, served):
@@ -347,7 +348,7 @@ async def test_pipelined_bytes_and_gone():
 # Bugs and limits.
 
 
-async def test_a_bug_in_one_request_is_its_500():
+async def test_a_bug_in_one_request_is_its_500() -> None:
     """An unexpected exception is one client's 500; the server lives."""
     async with hosting(m=Script(HELLO), bad=RuntimeError("canary")) as (_, served):
         answer = await served.raw(post({"model": "bad"}, head=b"Connection: close\r\n"))
@@ -356,13 +357,13 @@ async def test_a_bug_in_one_request_is_its_500():
         assert await served.ok()
 
 
-async def test_an_exception_below_the_app_ends_its_connection_only(monkeypatch, caplog):
+async def test_an_exception_below_the_app_ends_its_connection_only(monkeypatch, caplog) -> None:
     """Whatever a connection's own machinery raises, the others do not notice."""
     from nursling.transports.http import server  # noqa: PLC0415 - patched here
 
     real = server.Protocol._create_stream
 
-    async def broken(self, request):
+    async def broken(self, request) -> None:
         if request.target == b"/boom":
             raise RuntimeError("canary")
         await real(self, request)
@@ -376,10 +377,10 @@ async def test_an_exception_below_the_app_ends_its_connection_only(monkeypatch, 
     assert "canary" not in caplog.text.replace('RuntimeError("canary")', "")
 
 
-async def test_an_app_that_raises_cuts_its_answer():
+async def test_an_app_that_raises_cuts_its_answer() -> None:
     """A foreign app that breaks half-way leaves a cut body, not a good end."""
 
-    async def app(scope, receive, send):
+    async def app(scope, receive, send) -> Never:
         if scope["type"] != "http":
             raise ValueError
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -393,11 +394,11 @@ async def test_an_app_that_raises_cuts_its_answer():
 
 
 @pytest.mark.parametrize("answers", [True, False])
-async def test_the_lifespan_of_an_app(answers):
+async def test_the_lifespan_of_an_app(answers) -> None:
     """An app may have a lifespan, or return from it at once."""
     seen = []
 
-    async def app(scope, receive, send):
+    async def app(scope, receive, send) -> None:
         if scope["type"] != "lifespan":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -412,7 +413,7 @@ async def test_the_lifespan_of_an_app(answers):
     assert seen == (["lifespan.startup", "lifespan.shutdown"] if answers else [])
 
 
-async def test_connections_are_capped():
+async def test_connections_are_capped() -> None:
     """Past `max_connections` one is told 503 at once; when one leaves there is room."""
     limits = Limits(max_connections=2, head_timeout=5, close_timeout=0.3)
     async with hosting(limits) as (_, served):
@@ -429,7 +430,7 @@ async def test_connections_are_capped():
         await second.aclose()
 
 
-async def test_out_of_descriptors_is_survived(caplog):
+async def test_out_of_descriptors_is_survived(caplog) -> None:
     """Without descriptors accepting waits; with them again everything goes on."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -455,7 +456,7 @@ async def test_out_of_descriptors_is_survived(caplog):
 # The end.
 
 
-async def test_stop_without_work_is_immediate():
+async def test_stop_without_work_is_immediate() -> None:
     """Without requests at work the server ends at once, idle connections or not."""
     async with hosting() as (_, served):
         stream = await served.connect()
@@ -470,7 +471,7 @@ async def test_stop_without_work_is_immediate():
             await served.connect()
 
 
-async def test_drain_lets_streams_end_well():
+async def test_drain_lets_streams_end_well() -> None:
     """Streams at work run on; meanwhile /readyz says 503 and new work is refused."""
     script = Script(BEGUN, 0.3, line(Finished(0, "stop"), Ended()))
     async with hosting(Limits(drain_timeout=5, heartbeat=0), m=script) as (world, served):
@@ -491,7 +492,7 @@ async def test_drain_lets_streams_end_well():
     assert "ok" in [record.outcome for record in world.records]
 
 
-async def test_drain_that_is_over_ends_streams_with_an_error():
+async def test_drain_that_is_over_ends_streams_with_an_error() -> None:
     """At `drain_timeout` an open stream is told so, in its format, and ends."""
     async with hosting(m=Script(BEGUN, FOREVER)) as (_, served):
         stream = await served.connect()
@@ -506,7 +507,7 @@ async def test_drain_that_is_over_ends_streams_with_an_error():
         await stream.aclose()
 
 
-async def test_stop_with_100_clients_that_do_not_read():
+async def test_stop_with_100_clients_that_do_not_read() -> None:
     """Stuck readers cannot hold the server: it is gone within the drain and a little."""
     limits = Limits(drain_timeout=0.5, close_timeout=0.3, write_timeout=60, heartbeat=0)
     world = World(limits, m=flood(count=80))
@@ -527,7 +528,7 @@ async def test_stop_with_100_clients_that_do_not_read():
     world.assert_clean()
 
 
-async def test_now_ends_at_once():
+async def test_now_ends_at_once() -> None:
     """The second signal does not wait for the drain."""
     limits = Limits(drain_timeout=60, write_timeout=60, close_timeout=0.3, heartbeat=0)
     world = World(limits, m=flood(), n=Script(BEGUN, FOREVER))
@@ -549,7 +550,7 @@ async def test_now_ends_at_once():
     world.assert_clean()
 
 
-async def test_cancelled_from_outside():
+async def test_cancelled_from_outside() -> None:
     """An embedder that cancels the server is not kept waiting by a stuck client."""
     limits = Limits(write_timeout=60, close_timeout=0.3, heartbeat=0)
     world = World(limits, m=flood())
@@ -570,7 +571,7 @@ async def test_cancelled_from_outside():
 # TLS.
 
 
-async def test_tls_speaks_http_1_1_only(tmp_path):
+async def test_tls_speaks_http_1_1_only(tmp_path) -> None:
     """Over TLS the same holds; ALPN offers http/1.1 and nothing else."""
     authority = trustme.CA()
     cert = authority.issue_cert("localhost")
@@ -607,14 +608,14 @@ async def test_tls_speaks_http_1_1_only(tmp_path):
 # All at once.
 
 
-async def test_a_storm_of_clients_leaves_nothing():
+async def test_a_storm_of_clients_leaves_nothing() -> None:
     """200 clients that read, reset, half-close or never finish their body: nothing is left."""
     rng = random.Random(7)  # noqa: S311 - a test draws
     script = Script(BEGUN, 0.02, *[line(*words("y" * 200)), 0.01] * 5, HELLO_END)
     limits = msgspec.structs.replace(QUICK, max_streams=50, head_timeout=2)
     seen: Counter[bytes] = Counter()
 
-    async def client(served):
+    async def client(served) -> None:
         await trio.sleep(rng.random() * 0.5)
         stream = await served.connect()
         data = post({"model": "m", "stream": rng.random() < 0.5}, head=b"Connection: close\r\n")
@@ -647,7 +648,7 @@ async def test_a_storm_of_clients_leaves_nothing():
 # What we rely on in Hypercorn.
 
 
-def test_overridden_names_exist():
+def test_overridden_names_exist() -> None:
     """The guard overrides private names of one pinned release: they are all still there."""
     from hypercorn.protocol.h11 import H11Protocol  # noqa: PLC0415 - the one test that looks inside
 
@@ -658,7 +659,7 @@ def test_overridden_names_exist():
         assert callable(getattr(H11Protocol, name))
 
 
-def test_nothing_global_is_patched():
+def test_nothing_global_is_patched() -> None:
     """A program's own Hypercorn is as it was."""
     import hypercorn.protocol  # noqa: PLC0415 - the one test that looks inside
     import hypercorn.trio.run  # noqa: PLC0415 - the one test that looks inside

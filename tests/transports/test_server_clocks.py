@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 from hypercorn.events import RawData
+from trio.testing import MockClock
 
 from nursling.engine.events import Ended, Finished
 from nursling.engine.limits import Limits
@@ -36,7 +37,7 @@ async def connected(world: World, server: Server | None = None, *, size: int | N
     world.assert_clean()
 
 
-async def test_head_timeout(autojump_clock):
+async def test_head_timeout(autojump_clock: MockClock) -> None:
     """Five seconds for a head, drips or not."""
     async with connected(World()) as client:
         for byte in GET[:4]:
@@ -46,7 +47,7 @@ async def test_head_timeout(autojump_clock):
         assert trio.current_time() == pytest.approx(5)
 
 
-async def test_idle_timeout_begins_anew_with_each_request(autojump_clock):
+async def test_idle_timeout_begins_anew_with_each_request(autojump_clock: MockClock) -> None:
     """A kept connection has five seconds after each answer."""
     async with connected(World()) as client:
         for _ in range(3):
@@ -57,7 +58,7 @@ async def test_idle_timeout_begins_anew_with_each_request(autojump_clock):
         assert trio.current_time() == pytest.approx(17)
 
 
-async def test_no_clock_while_a_request_is_at_work(autojump_clock):
+async def test_no_clock_while_a_request_is_at_work(autojump_clock: MockClock) -> None:
     """A client that is silent while we stream is not cut (hypercorn#103)."""
     world = World(m=Script(HELLO, before=[100.0]))
     async with connected(world) as client:
@@ -66,7 +67,7 @@ async def test_no_clock_while_a_request_is_at_work(autojump_clock):
         assert trio.current_time() == pytest.approx(100)
 
 
-async def test_write_timeout(autojump_clock):
+async def test_write_timeout(autojump_clock: MockClock) -> None:
     """A client that takes nothing is cut after 30 s, and its upstream let go."""
     script = Script(line(*opening(), *words("x")), 3600.0)
     world = World(m=script)
@@ -79,7 +80,7 @@ async def test_write_timeout(autojump_clock):
         assert world.records[0].outcome == "client_gone"
 
 
-async def test_write_progress(autojump_clock):
+async def test_write_progress(autojump_clock: MockClock) -> None:
     """A client that takes a slice every 20 s gets the whole, however long it takes."""
     reply = line(*opening(), *words("x" * 100_000), Finished(0, "stop"), Ended())
     async with connected(World(m=Script(reply)), size=0) as client:
@@ -94,10 +95,10 @@ async def test_write_progress(autojump_clock):
     assert trio.current_time() > 100
 
 
-async def test_an_app_that_leaves_its_inbox_full(autojump_clock):
+async def test_an_app_that_leaves_its_inbox_full(autojump_clock: MockClock) -> None:
     """An app that ends without reading does not hold its connection: it is closed."""
 
-    async def app(scope, receive, send):
+    async def app(scope, receive, send) -> None:
         await trio.sleep(1)  # the inbox fills
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"early", "more_body": False})
@@ -116,10 +117,10 @@ async def test_an_app_that_leaves_its_inbox_full(autojump_clock):
     assert not server.connections
 
 
-async def test_an_app_that_answers_while_cancelled(autojump_clock):
+async def test_an_app_that_answers_while_cancelled(autojump_clock: MockClock) -> None:
     """An answer given inside a cancelled scope is whole, and its connection is used again."""
 
-    async def app(scope, receive, send):
+    async def app(scope, receive, send) -> None:
         with trio.CancelScope() as cancelled:
             cancelled.cancel()
             await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -137,11 +138,11 @@ async def test_an_app_that_answers_while_cancelled(autojump_clock):
     assert not server.connections
 
 
-async def test_an_app_that_does_not_end(autojump_clock):
+async def test_an_app_that_does_not_end(autojump_clock: MockClock) -> None:
     """An app that ignores the disconnect is cancelled a second later."""
     cancelled_at = None
 
-    async def app(scope, receive, send):
+    async def app(scope, receive, send) -> None:
         nonlocal cancelled_at
         try:
             await trio.sleep_forever()
@@ -158,7 +159,7 @@ async def test_an_app_that_does_not_end(autojump_clock):
     assert cancelled_at == pytest.approx(11)
 
 
-async def test_lingering_is_bounded(autojump_clock):
+async def test_lingering_is_bounded(autojump_clock: MockClock) -> None:
     """After our last word the client has a while to close; sending for ever does not extend it."""
     world = World(Limits(max_body_bytes=10))
     async with connected(world) as client:
@@ -166,7 +167,7 @@ async def test_lingering_is_bounded(autojump_clock):
                               b"Content-Length: 999999\r\n\r\n")  # fmt: skip
         await read_until(client, b"request_too_large")
 
-        async def send_for_ever():
+        async def send_for_ever() -> None:
             while True:
                 await client.send_all(b"x" * 100)
                 await trio.sleep(0.5)
@@ -176,7 +177,7 @@ async def test_lingering_is_bounded(autojump_clock):
         assert 5 <= trio.current_time() <= 6.5
 
 
-async def test_writers_take_turns(autojump_clock):
+async def test_writers_take_turns(autojump_clock: MockClock) -> None:
     """Two tasks that write at once do not mix their bytes."""
     server = Server(World().app, Limits(), tls=False)
     ours, theirs = trio.testing.lockstep_stream_pair()
@@ -190,7 +191,7 @@ async def test_writers_take_turns(autojump_clock):
     assert got in {b"a" * 40_000 + b"b" * 40_000, b"b" * 40_000 + b"a" * 40_000}
 
 
-async def test_turning_away_is_bounded(autojump_clock):
+async def test_turning_away_is_bounded(autojump_clock: MockClock) -> None:
     """Beyond the cap a few may wait for their 503 to be read; the rest are closed at once."""
     world = World(Limits(max_connections=0))
     server = Server(world.app, world.limits, tls=False)
@@ -205,7 +206,7 @@ async def test_turning_away_is_bounded(autojump_clock):
     assert trio.current_time() == pytest.approx(1)
 
 
-async def test_a_draining_connection_is_closed_behind_its_answer(autojump_clock):
+async def test_a_draining_connection_is_closed_behind_its_answer(autojump_clock: MockClock) -> None:
     """While draining every answer is the last of its connection, and idle ones close at once."""
     world = World(m=Script(HELLO, before=[10.0]))
     server = Server(world.app, world.limits, tls=False)

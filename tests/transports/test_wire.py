@@ -28,14 +28,14 @@ async def memory_pair():
 
 
 @pytest.mark.parametrize("pair", [tcp_pair, memory_pair])
-async def test_write_and_read_whole(pair):
+async def test_write_and_read_whole(pair) -> None:
     """What is written arrives whole, in order, in both ways of writing; `finish` is an end."""
     ours, theirs = await pair()
     wire = wire_of(ours)
     data = bytes(range(256)) * 4000
     got = bytearray()
 
-    async def take():
+    async def take() -> None:
         async for piece in theirs:
             got.extend(piece)
 
@@ -54,7 +54,7 @@ async def test_write_and_read_whole(pair):
 
 
 @pytest.mark.parametrize("pair", [tcp_pair, memory_pair])
-async def test_a_client_that_takes_nothing_is_stalled(pair):
+async def test_a_client_that_takes_nothing_is_stalled(pair) -> None:
     """After `patience` without progress the write is given up."""
     ours, theirs = await pair()
     wire = wire_of(ours)
@@ -66,7 +66,7 @@ async def test_a_client_that_takes_nothing_is_stalled(pair):
     await theirs.aclose()
 
 
-async def test_a_slow_client_is_not_stalled():
+async def test_a_slow_client_is_not_stalled() -> None:
     """Bytes that leave the kernel's queue count, though the socket is long not yet writable."""
     ours, theirs = await tcp_pair()
     # A third of this buffer must be free for `writable`: 0.2 s at this client's speed.
@@ -84,7 +84,7 @@ async def test_a_slow_client_is_not_stalled():
 
 
 @pytest.mark.parametrize("pair", [tcp_pair, memory_pair])
-async def test_a_client_that_is_gone(pair):
+async def test_a_client_that_is_gone(pair) -> None:
     """Writing to nobody is `Gone`; reading is the end; finishing and closing do not mind."""
     ours, theirs = await pair()
     wire = wire_of(ours)
@@ -101,13 +101,13 @@ async def test_a_client_that_is_gone(pair):
 
 
 @pytest.mark.parametrize("pair", [tcp_pair, memory_pair])
-async def test_closing_wakes_the_writer(pair):
+async def test_closing_wakes_the_writer(pair) -> None:
     """Closed by another task, a stuck write ends at once, though it is shielded."""
     ours, theirs = await pair()
     wire = wire_of(ours)
     ended = trio.Event()
 
-    async def write():
+    async def write() -> None:
         with pytest.raises(Gone):
             await wire.write_all(b"x" * 10_000_000, 60)
         ended.set()
@@ -121,7 +121,7 @@ async def test_closing_wakes_the_writer(pair):
     await theirs.aclose()
 
 
-async def test_a_cancelled_write_is_whole():
+async def test_a_cancelled_write_is_whole() -> None:
     """A cancellation waits for the write: half a chunk would corrupt the connection."""
     ours, theirs = trio.testing.memory_stream_pair()
     wire = StreamWire(ours)
