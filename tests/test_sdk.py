@@ -43,7 +43,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 KEY = "sk-test-of-the-gateway"
-SECONDS = 10
+SECONDS = 30
 
 
 class Person(BaseModel):

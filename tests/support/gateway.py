@@ -30,6 +30,10 @@ from support.toy import HELLO, Script, ToyFormat
 
 BEAT = b": beat\n\n"
 
+PATIENCE = 30.0
+"""Seconds after which a test with real sockets is lost. What must be fast says so itself; a loaded
+machine that measures coverage is slow."""
+
 
 class PlainEncoder:
     def encode(self, events: list[Event]) -> bytes:
@@ -299,12 +303,12 @@ async def serving(
         yield Served(urls[0], stop, now)
         stop.set()
         now.set()
-        nursery.cancel_scope.deadline = trio.current_time() + 5
+        nursery.cancel_scope.deadline = trio.current_time() + PATIENCE
     assert not nursery.cancel_scope.cancelled_caught, "the server did not stop"
     assert trio.lowlevel.current_statistics().tasks_living == tasks
 
 
-async def read_to_end(stream: trio.abc.ReceiveStream, seconds: float = 5) -> bytes:
+async def read_to_end(stream: trio.abc.ReceiveStream, seconds: float = PATIENCE) -> bytes:
     data = b""
     with trio.fail_after(seconds):
         try:
@@ -315,7 +319,7 @@ async def read_to_end(stream: trio.abc.ReceiveStream, seconds: float = 5) -> byt
     return data
 
 
-async def read_until(stream: trio.abc.ReceiveStream, mark: bytes, seconds: float = 5) -> bytes:
+async def read_until(stream: trio.abc.ReceiveStream, mark: bytes, seconds: float = PATIENCE) -> bytes:
     data = b""
     with trio.fail_after(seconds):
         while mark not in data:
@@ -325,7 +329,7 @@ async def read_until(stream: trio.abc.ReceiveStream, mark: bytes, seconds: float
     return data
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5) -> float:
+async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> float:
     """Wait until something is so; return how long it took."""
     started = trio.current_time()
     with trio.fail_after(seconds):

@@ -11,17 +11,23 @@ import socket
 import ssl
 import struct
 from collections import Counter
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Never
 
+import h11
 import msgspec
 import pytest
 import trio
 import trustme
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 
 from nursling.engine.events import Ended, Finished
 from nursling.engine.limits import Limits
 from support.gateway import (
     ScriptedEngine,
+    Served,
     World,
     post,
     read_to_end,
@@ -29,8 +35,7 @@ from support.gateway import (
     serving,
     until,
 )
-from support.toy import HELLO, Script, line, opening, words
-from typing import Never
+from support.toy import HELLO, Script, Step, line, opening, words
 
 
 CHAT = {"model": "m", "stream": True}
@@ -50,9 +55,11 @@ HELLO_END = line(Finished(0, "stop"), Ended())
 
 
 @asynccontextmanager
-async def hosting(limits: Limits = QUICK, *, app=None, **models):
+async def hosting(
+    limits: Limits = QUICK, **models: Script | Exception
+) -> AsyncGenerator[tuple[World, Served], None]:
     """A world behind a server; at the end everything must be gone."""
-    world = World(limits, app=app, **models)
+    world = World(limits, **models)
     async with serving(
         world.app, limits, on_drain=world.app.drain, on_drained=world.app.end_streams
     ) as served:
@@ -65,7 +72,7 @@ def flood(size: int = 1 << 16, count: int = 400) -> Script:
     return Script(line(*opening()), *[line(*words("y" * size))] * count)
 
 
-async def idle_connections(world: World, served) -> None:
+async def idle_connections(world: World, served: Served) -> None:
     """Wait until no exchange is at work."""
     await until(lambda: world.app.engine.gate.open == 0)
 
@@ -143,7 +150,7 @@ TORTURE = {
 
 
 @pytest.mark.parametrize("name", TORTURE)
-async def test_torture(name) -> None:
+async def test_torture(name: str) -> None:
     """Hostile input gets its answer, and hurts its own connection only."""
     data, status = TORTURE[name]
     async with hosting(msgspec.structs.replace(QUICK, head_timeout=0.2)) as (_, served):
@@ -239,7 +246,7 @@ async def test_slow_body() -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_too_large_a_body_hears_its_413(declared) -> None:
+async def test_too_large_a_body_hears_its_413(declared: bool) -> None:
     """The refusal reaches a client that is still sending: no reset takes it away."""
     size = 3 * QUICK.max_body_bytes
     length = b"Content-Length: %d\r\n" % size if declared else b"Transfer-Encoding: chunked\r\n"
@@ -277,7 +284,7 @@ async def test_expect_continue() -> None:
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("steps", [[FOREVER], [BEGUN, FOREVER]])
-async def test_client_gone_releases_the_upstream(how, stream, steps) -> None:
+async def test_client_gone_releases_the_upstream(how: str, stream: bool, steps: list[Step]) -> None:
     """Whatever way the client goes, the upstream is closed within 100 ms."""
     script = Script(*steps)
     async with hosting(m=script) as (world, served):
@@ -335,7 +342,8 @@ async def test_client_that_reads_slowly_is_not_cut() -> None:
 
 async def test_pipelined_bytes_and_gone() -> None:
     """A client with unread bytes behind its request, gone, is noticed at the next write."""
-    script = Script(BEGUN, *[0.05, line(*words("y"))] * 200)
+    drip: list[Step] = [0.05, line(*words("y"))]
+    script = Script(BEGUN, *drip * 200)
     async with hosting(m=script) as (world, served):
         stream = await served.connect()
         await stream.send_all(post(CHAT) + b"GET /livez")
@@ -357,13 +365,15 @@ async def test_a_bug_in_one_request_is_its_500() -> None:
         assert await served.ok()
 
 
-async def test_an_exception_below_the_app_ends_its_connection_only(monkeypatch, caplog) -> None:
+async def test_an_exception_below_the_app_ends_its_connection_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever a connection's own machinery raises, the others do not notice."""
     from nursling.transports.http import server  # noqa: PLC0415 - patched here
 
     real = server.Protocol._create_stream
 
-    async def broken(self, request) -> None:
+    async def broken(self: server.Protocol, request: h11.Request) -> None:
         if request.target == b"/boom":
             raise RuntimeError("canary")
         await real(self, request)
@@ -380,7 +390,7 @@ async def test_an_exception_below_the_app_ends_its_connection_only(monkeypatch, 
 async def test_an_app_that_raises_cuts_its_answer() -> None:
     """A foreign app that breaks half-way leaves a cut body, not a good end."""
 
-    async def app(scope, receive, send) -> Never:
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> Never:
         if scope["type"] != "http":
             raise ValueError
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -394,19 +404,23 @@ async def test_an_app_that_raises_cuts_its_answer() -> None:
 
 
 @pytest.mark.parametrize("answers", [True, False])
-async def test_the_lifespan_of_an_app(answers) -> None:
+async def test_the_lifespan_of_an_app(answers: bool) -> None:
     """An app may have a lifespan, or return from it at once."""
-    seen = []
+    seen: list[str] = []
+    dones: list[ASGISendEvent] = [
+        {"type": "lifespan.startup.complete"},
+        {"type": "lifespan.shutdown.complete"},
+    ]
 
-    async def app(scope, receive, send) -> None:
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] != "lifespan":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        for _ in range(2 if answers else 0):
+        for done in dones if answers else []:
             message = await receive()
             seen.append(message["type"])
-            await send({"type": message["type"] + ".complete"})
+            await send(done)
 
     async with serving(app, QUICK) as served:
         assert await served.ok()
@@ -430,7 +444,7 @@ async def test_connections_are_capped() -> None:
         await second.aclose()
 
 
-async def test_out_of_descriptors_is_survived(caplog) -> None:
+async def test_out_of_descriptors_is_survived(caplog: pytest.LogCaptureFixture) -> None:
     """Without descriptors accepting waits; with them again everything goes on."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -520,7 +534,7 @@ async def test_stop_with_100_clients_that_do_not_read() -> None:
             await trio.sleep(0.2)
             started = trio.current_time()
             served.stop.set()
-            await until(lambda: world.app.engine.gate.open == 0, 10)
+            await until(lambda: world.app.engine.gate.open == 0)
             assert trio.current_time() - started < limits.drain_timeout + 5
         assert trio.current_time() - started < limits.drain_timeout + 5
         for stream in streams:
@@ -571,7 +585,7 @@ async def test_cancelled_from_outside() -> None:
 # TLS.
 
 
-async def test_tls_speaks_http_1_1_only(tmp_path) -> None:
+async def test_tls_speaks_http_1_1_only(tmp_path: Path) -> None:
     """Over TLS the same holds; ALPN offers http/1.1 and nothing else."""
     authority = trustme.CA()
     cert = authority.issue_cert("localhost")
@@ -583,7 +597,7 @@ async def test_tls_speaks_http_1_1_only(tmp_path) -> None:
     async with serving(world.app, QUICK, tls_cert=tmp_path / "cert.pem") as served:
         assert served.url.startswith("https://127.0.0.1:")
 
-        async def connect():
+        async def connect() -> trio.SSLStream[trio.SocketStream]:
             return trio.SSLStream(
                 await served.connect(), context, server_hostname="localhost", https_compatible=True
             )
@@ -611,11 +625,12 @@ async def test_tls_speaks_http_1_1_only(tmp_path) -> None:
 async def test_a_storm_of_clients_leaves_nothing() -> None:
     """200 clients that read, reset, half-close or never finish their body: nothing is left."""
     rng = random.Random(7)  # noqa: S311 - a test draws
-    script = Script(BEGUN, 0.02, *[line(*words("y" * 200)), 0.01] * 5, HELLO_END)
+    drip: list[Step] = [line(*words("y" * 200)), 0.01]
+    script = Script(BEGUN, 0.02, *drip * 5, HELLO_END)
     limits = msgspec.structs.replace(QUICK, max_streams=50, head_timeout=2)
     seen: Counter[bytes] = Counter()
 
-    async def client(served) -> None:
+    async def client(served: Served) -> None:
         await trio.sleep(rng.random() * 0.5)
         stream = await served.connect()
         data = post({"model": "m", "stream": rng.random() < 0.5}, head=b"Connection: close\r\n")
@@ -665,6 +680,6 @@ def test_nothing_global_is_patched() -> None:
     import hypercorn.trio.run  # noqa: PLC0415 - the one test that looks inside
     import hypercorn.trio.tcp_server  # noqa: PLC0415 - the one test that looks inside
 
-    assert hypercorn.trio.run.TCPServer.__module__ == "hypercorn.trio.tcp_server"
-    assert hypercorn.protocol.H11Protocol.__module__ == "hypercorn.protocol.h11"
+    assert vars(hypercorn.trio.run)["TCPServer"].__module__ == "hypercorn.trio.tcp_server"
+    assert vars(hypercorn.protocol)["H11Protocol"].__module__ == "hypercorn.protocol.h11"
     assert ScriptedEngine(QUICK).limits is QUICK
