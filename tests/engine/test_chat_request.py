@@ -614,6 +614,12 @@ def test_refused(request_: Request, param: str) -> None:
     assert caught.value.param == param
 
 
+def test_a_reference_is_refused_with_the_way_out() -> None:
+    """Some clients name earlier items by id unless told otherwise: they are told how."""
+    with pytest.raises(BadRequest, match="store = false"):
+        render(program(items=[OpaqueItem("item_reference", "input[3]")]))
+
+
 SETTINGS: dict[str, tuple[Json, Json, list[str]]] = {
     "nothing": ({}, {}, []),
     "everything": (

@@ -165,7 +165,13 @@ class History:
 
     def _opaque(self, item: OpaqueItem) -> None:
         in_content = item.where.endswith("]") and "]." in item.where
-        if item.type == "item_reference" or in_content:
+        if item.type == "item_reference":
+            raise BadRequest(
+                f"{item.where} names an item by its id, and this upstream keeps none: "
+                "send the item itself (clients do with store = false)",
+                param=item.where,
+            )
+        if in_content:
             raise BadRequest(
                 f"{item.where} ({item.type}) cannot be sent to this upstream", param=item.where
             )
