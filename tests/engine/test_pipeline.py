@@ -39,7 +39,7 @@ from nursling.engine.events import (
 from nursling.engine.limits import Limits
 from nursling.engine.pipeline import Reply, Target, open_reply
 from nursling.engine.request import Request
-from support.toy import HELLO, REQUEST, Script, ToyFormat, line, opening, words
+from support.toy import HELLO, REQUEST, Script, Step, ToyFormat, line, opening, words
 
 
 WHOLE = Request(model="m", items=[], stream=False)
@@ -58,7 +58,7 @@ async def events_of(reply: Reply) -> list[Event]:
 
 
 async def read(upstream: Script, request: Request = REQUEST, **numbers: float) -> list[Event]:
-    async with open_reply(request, target(upstream, **numbers)) as reply:
+    async with open_reply(request, target(upstream, fold=False, **numbers)) as reply:
         got = await events_of(reply)
     assert upstream.open_now == 0
     return got
@@ -67,7 +67,7 @@ async def read(upstream: Script, request: Request = REQUEST, **numbers: float) -
 async def failure_of(
     upstream: Script, request: Request = REQUEST, **numbers: float
 ) -> NurslingError:
-    async with open_reply(request, target(upstream, **numbers)) as reply:
+    async with open_reply(request, target(upstream, fold=False, **numbers)) as reply:
         with pytest.raises(NurslingError) as caught:
             async for _ in reply:
                 pass
@@ -273,7 +273,7 @@ async def test_beats_do_not_renew_the_grace(autojump_clock: MockClock) -> None:
 
 async def test_a_late_choice_ends_the_grace(autojump_clock: MockClock) -> None:
     """A second choice that begins after the first has finished is waited for."""
-    late = [ItemStarted(1, "message", choice=1), PartStarted(1, 0, "text")]
+    late: list[Event] = [ItemStarted(1, "message", choice=1), PartStarted(1, 0, "text")]
     upstream = Script(
         line(*opening(), *words("x"), Finished(0, "stop")),
         1.0,
@@ -359,9 +359,8 @@ async def test_an_error_body_that_stalls_or_breaks(
 
 async def test_a_breach_of_the_grammar(autojump_clock: MockClock) -> None:
     """What the grammar refuses fails behind the good events, and frees the upstream at once."""
-    upstream = Script(
-        line(*opening(), *words("x"), PartDelta(7, 0, "y")), *[1.0, line(*words("z"))] * 99
-    )
+    behind: list[Step] = [1.0, line(*words("z"))]
+    upstream = Script(line(*opening(), *words("x"), PartDelta(7, 0, "y")), *behind * 99)
     async with open_reply(REQUEST, target(upstream)) as reply:
         await trio.sleep(10)
         assert upstream.closed_at is not None

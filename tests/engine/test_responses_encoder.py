@@ -377,7 +377,8 @@ def test_errors_with_a_status() -> None:
 
 
 def echoed(request: Request) -> Json:
-    return check_response(reply_of([STARTED, *STOP], request))
+    reply: Json = check_response(reply_of([STARTED, *STOP], request))
+    return reply
 
 
 def test_the_defaults_of_the_api_are_echoed() -> None:

@@ -319,7 +319,9 @@ async def read_to_end(stream: trio.abc.ReceiveStream, seconds: float = PATIENCE)
     return data
 
 
-async def read_until(stream: trio.abc.ReceiveStream, mark: bytes, seconds: float = PATIENCE) -> bytes:
+async def read_until(
+    stream: trio.abc.ReceiveStream, mark: bytes, seconds: float = PATIENCE
+) -> bytes:
     data = b""
     with trio.fail_after(seconds):
         while mark not in data:

@@ -150,12 +150,12 @@ class Script:
     async def _play(self, steps: Sequence[Step]) -> None:
         for step in steps:
             match step:
-                case float() | int():
-                    await trio.sleep(step)
                 case Exception():
                     raise step
-                case _:
+                case bytes():
                     raise AssertionError(step)
+                case _:
+                    await trio.sleep(step)
 
 
 class _Reading:
@@ -167,7 +167,8 @@ class _Reading:
 
     async def read_some(self) -> bytes:
         with trio.CancelScope(shield=self._script.stubborn):
-            return await self._read()
+            data = await self._read()
+        return data  # noqa: RET504 - to mypy, a return inside a scope may not happen
 
     async def _read(self) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -177,10 +178,10 @@ class _Reading:
             match step:
                 case bytes():
                     return step
-                case float() | int():
-                    await trio.sleep(step)
-                case _:
+                case Exception():
                     raise step
+                case _:
+                    await trio.sleep(step)
         self._script.read_to_end = True
         return b""
 

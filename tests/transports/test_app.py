@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Never
+
 import msgspec
 import pytest
 import structlog
@@ -16,20 +18,19 @@ from nursling.transports.http.connection import safe_value
 from nursling.transports.http.exchange import Record, printable
 from support.gateway import OneKey, World
 from support.toy import HELLO, Script
-from typing import Never
 
 
 CHAT = "/v1/chat/completions"
 
 
 @pytest.mark.parametrize("path", [CHAT, "/chat/completions", "/v1/responses", "/responses"])
-async def test_each_api_is_served_with_and_without_prefix(path) -> None:
+async def test_each_api_is_served_with_and_without_prefix(path: str) -> None:
     """Both formats answer under /v1 and without it."""
     call = await World().ask("POST", path, {"model": "m"})
     assert (call.status, call.json) == (200, {"id": "r1", "text": "hello"})
 
 
-CASES = {
+CASES: dict[str, tuple[str, str, Any, dict[str, str], int, str | None]] = {
     "unknown path": ("GET", "/v1/nothing", None, {}, 404, "not_found"),
     "wrong method": ("GET", CHAT, None, {}, 405, "method_not_allowed"),
     "wrong type": (
@@ -85,7 +86,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_refusals(name) -> None:
+async def test_refusals(name: str) -> None:
     """What is refused is refused with its status, in the one error shape, and stamped."""
     method, path, body, headers, status, code = CASES[name]
     call = await World().ask(method, path, body, headers)
@@ -111,7 +112,7 @@ async def test_refusals_say_what_would_do() -> None:
 @pytest.mark.parametrize(
     "kind", ["", "application/json; charset=utf-8", "application/vnd.x+json", "Application/JSON"]
 )
-async def test_content_types_that_are_json(kind) -> None:
+async def test_content_types_that_are_json(kind: str) -> None:
     """Parameters, suffixes, and no content type at all are fine if the body parses."""
     headers = {"content-type": kind} if kind else {}
     call = await World().ask("POST", CHAT, b'{"model":"m"}', headers)
@@ -158,7 +159,7 @@ async def test_request_id_is_the_clients_if_sane() -> None:
 
 async def test_models_are_listed_and_found() -> None:
     """The list is the engine's; an id may contain slashes."""
-    world = World(**{"m": Script(HELLO), "vendor/big/model": Script(HELLO)})
+    world = World(Limits(), **{"m": Script(HELLO), "vendor/big/model": Script(HELLO)})
     listed = await world.ask("GET", "/v1/models")
     assert [entry["id"] for entry in listed.json["data"]] == ["m", "vendor/big/model"]
     for path in ("/v1/models/vendor/big/model", "/models/vendor/big/model"):
@@ -278,7 +279,7 @@ async def test_preflight_does_not_echo_nonsense() -> None:
         ("127.0.0.1.evil.example", 403), ("localhost@evil", 403), ("[::1", 403), ("", 200),
     ],
 )  # fmt: skip
-async def test_dns_rebinding(host, status) -> None:
+async def test_dns_rebinding(host: str, status: int) -> None:
     """On loopback a page cannot reach us by a name of its own."""
     world = World(app={"hosts": ["desk.lan"]})
     call = await world.ask("GET", "/v1/models", None, {"host": host} if host else {})
@@ -338,7 +339,7 @@ async def test_metrics_count_by_closed_sets() -> None:
     assert "surprise" not in call.body.decode()
 
 
-async def test_a_bug_outside_an_exchange_is_a_500(monkeypatch) -> None:
+async def test_a_bug_outside_an_exchange_is_a_500(monkeypatch: pytest.MonkeyPatch) -> None:
     """A view that raises answers 500 in the one shape, without the exception's words."""
     world = World()
 
@@ -351,7 +352,9 @@ async def test_a_bug_outside_an_exchange_is_a_500(monkeypatch) -> None:
     assert b"canary" not in call.body
 
 
-async def test_an_http_exception_of_the_framework_keeps_its_status(monkeypatch) -> None:
+async def test_an_http_exception_of_the_framework_keeps_its_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """What Quart itself raises is said in the one shape, under its own status."""
     world = World()
 

@@ -156,7 +156,10 @@ REFUSED = {
     ),
     "unknown limit in an inline table": (
         '[providers.a]\nbase_url = "http://h"\nlimits = { idel_timout = 3 }',
-        "n.toml:3: unknown key 'idel_timout' in [providers.a], limits; did you mean 'idle_timeout'?",
+        (
+            "n.toml:3: unknown key 'idel_timout' in [providers.a], limits; "
+            "did you mean 'idle_timeout'?"
+        ),
     ),
     "unknown limit of a model's own table": (
         '[[models]]\nid = "m"\n[models.limits]\nconect_timeout = 3',

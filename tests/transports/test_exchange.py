@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Never
+
 import msgspec
 import pytest
 import trio
@@ -18,9 +20,8 @@ from nursling.engine.events import (
     UsageReported,
 )
 from nursling.engine.limits import Limits
-from support.gateway import BEAT, PlainEncoder, World
-from support.toy import HELLO, Script, line, opening, words
-from typing import Never
+from support.gateway import BEAT, Call, PlainEncoder, World
+from support.toy import HELLO, Script, Step, line, opening, words
 
 
 CHAT = "/v1/chat/completions"
@@ -40,7 +41,7 @@ def events_of(body: bytes) -> list[Event]:
     ]
 
 
-async def ask(world: World, *, stream: bool, **more):
+async def ask(world: World, *, stream: bool, **more: Any) -> Call:
     return await world.ask("POST", CHAT, {"model": "m", "stream": stream, **more})
 
 
@@ -76,7 +77,7 @@ async def test_a_whole_reply() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_headers_of_the_upstream_that_concern_the_caller(stream) -> None:
+async def test_headers_of_the_upstream_that_concern_the_caller(stream: bool) -> None:
     """Rate limits pass, cookies and the rest do not; what was dropped is listed."""
     headers = {
         "x-ratelimit-remaining-requests": "7",
@@ -106,7 +107,12 @@ async def test_headers_of_the_upstream_that_concern_the_caller(stream) -> None:
     ],
 )  # fmt: skip
 async def test_failures_before_the_commit_are_statuses(  # noqa: PLR0917 - a table's columns
-    script, status, code, reason, stream, autojump_clock
+    script: Script | Exception,
+    status: int,
+    code: str | None,
+    reason: str | None,
+    stream: bool,
+    autojump_clock: MockClock,
 ) -> None:
     """Whatever fails before the first meaningful event has its true status, streamed or whole."""
     world = World(Limits(heartbeat=0), m=script)
@@ -195,7 +201,7 @@ async def test_no_beats_for_a_whole_reply(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("steps", [[500.0], [line(*opening(), *words("x")), 500.0]])
-async def test_client_leaves(stream, steps, autojump_clock: MockClock) -> None:
+async def test_client_leaves(stream: bool, steps: list[Step], autojump_clock: MockClock) -> None:
     """A client that leaves takes the upstream along at once, before the first token too."""
     script = Script(*steps)
     world = World(Limits(heartbeat=0), m=script)
@@ -225,7 +231,7 @@ async def test_client_leaves_inside_its_body() -> None:
     ("steps", "stream"),
     [([500.0], True), ([500.0], False), ([line(*opening(), *words("x")), 500.0], True)],
 )
-async def test_end_of_the_drain(steps, stream, autojump_clock: MockClock) -> None:
+async def test_end_of_the_drain(steps: list[Step], stream: bool, autojump_clock: MockClock) -> None:
     """At the end of the drain what is open ends with an error that its client can read."""
     script = Script(*steps)
     world = World(Limits(heartbeat=0), m=script)
@@ -257,27 +263,29 @@ async def test_drain_after_the_answer_is_no_failure(autojump_clock: MockClock) -
     assert outcome(world) == "ok"
 
 
-async def test_slow_client_is_not_beaten_inside_a_write(autojump_clock: MockClock) -> None:
+async def test_slow_client_is_not_beaten_inside_a_write(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While a write waits for the client no beat is written into it."""
     world = World(m=Script(line(*opening(), *words("x")), line(Finished(0, "stop"), Ended())))
     async with world.call("POST", CHAT) as call:
         take = call._take
 
-        async def slowly(message) -> None:
+        async def slowly(message: Any) -> None:
             await trio.sleep(40)
             await take(message)
 
-        call._take = slowly
+        monkeypatch.setattr(call, "_take", slowly)
         call.send(b'{"model":"m","stream":true}')
         await call.over.wait()
     assert BEAT not in call.body
 
 
-async def test_a_broken_encoder_cuts_the_stream(monkeypatch) -> None:
+async def test_a_broken_encoder_cuts_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """If not even the error can be encoded, the stream is cut, not ended like a good one."""
     world = World(m=Script(HELLO))
 
-    def broken(self, events) -> Never:
+    def broken(self: PlainEncoder, events: list[Event]) -> Never:
         raise KeyError(CANARY)
 
     monkeypatch.setattr(PlainEncoder, "encode", broken)
@@ -292,7 +300,7 @@ async def test_a_broken_encoder_cuts_the_stream(monkeypatch) -> None:
     world.assert_clean()
 
 
-async def test_a_broken_renderer_is_a_500(monkeypatch) -> None:
+async def test_a_broken_renderer_is_a_500(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug after the reply and before the answer is a 500."""
     world = World()
     monkeypatch.setattr("support.gateway.PlainFormat.render_reply", None)

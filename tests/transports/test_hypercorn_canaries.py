@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
 from quart_trio import QuartTrio
 
 from support.gateway import read_to_end
 
 
 @asynccontextmanager
-async def stock(app, **settings):
+async def stock(
+    app: ASGIFramework, **settings: Any
+) -> AsyncGenerator[tuple[int, trio.Event, trio.Event], None]:
     """Serve with stock Hypercorn; yields the port, the event to stop by, the event of its end."""
     config = Config()
     config.bind = ["127.0.0.1:0"]
@@ -24,7 +29,7 @@ async def stock(app, **settings):
     stop, ended = trio.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
 
-        async def run(task_status) -> None:
+        async def run(task_status: trio.TaskStatus[list[str]]) -> None:
             try:
                 await serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
             finally:
@@ -36,7 +41,7 @@ async def stock(app, **settings):
         nursery.cancel_scope.cancel()
 
 
-async def ok(scope, receive, send) -> None:
+async def ok(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     if scope["type"] == "lifespan":
         raise NotImplementedError
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -93,7 +98,7 @@ async def test_connection_close_under_quart_trio() -> None:
 async def test_stopping_with_a_client_that_does_not_read() -> None:
     """The server stops within its graceful timeout."""
 
-    async def flood(scope, receive, send) -> None:
+    async def flood(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.testing
 from hypercorn.events import RawData
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from trio.testing import MockClock
 
 from nursling.engine.events import Ended, Finished
@@ -23,7 +25,9 @@ CHAT = {"model": "m", "stream": True}
 
 
 @asynccontextmanager
-async def connected(world: World, server: Server | None = None, *, size: int | None = None):
+async def connected(
+    world: World, server: Server | None = None, *, size: int | None = None
+) -> AsyncGenerator[trio.abc.Stream, None]:
     """Be one client. `size` bounds what the connection holds unread (default: no bound)."""
     server = server or Server(world.app, world.limits, tls=False)
     ours, theirs = (
@@ -98,7 +102,7 @@ async def test_write_progress(autojump_clock: MockClock) -> None:
 async def test_an_app_that_leaves_its_inbox_full(autojump_clock: MockClock) -> None:
     """An app that ends without reading does not hold its connection: it is closed."""
 
-    async def app(scope, receive, send) -> None:
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await trio.sleep(1)  # the inbox fills
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"early", "more_body": False})
@@ -120,7 +124,7 @@ async def test_an_app_that_leaves_its_inbox_full(autojump_clock: MockClock) -> N
 async def test_an_app_that_answers_while_cancelled(autojump_clock: MockClock) -> None:
     """An answer given inside a cancelled scope is whole, and its connection is used again."""
 
-    async def app(scope, receive, send) -> None:
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         with trio.CancelScope() as cancelled:
             cancelled.cancel()
             await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -142,7 +146,7 @@ async def test_an_app_that_does_not_end(autojump_clock: MockClock) -> None:
     """An app that ignores the disconnect is cancelled a second later."""
     cancelled_at = None
 
-    async def app(scope, receive, send) -> None:
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         nonlocal cancelled_at
         try:
             await trio.sleep_forever()

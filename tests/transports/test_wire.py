@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -11,7 +12,10 @@ import trio.testing
 from nursling.transports.http.wire import Gone, SocketWire, Stalled, StreamWire, wire_of
 
 
-async def tcp_pair():
+Pair = Callable[[], Awaitable[tuple[trio.abc.Stream, trio.abc.Stream]]]
+
+
+async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
     listener = trio.socket.socket()
     await listener.bind(("127.0.0.1", 0))
     listener.listen(1)
@@ -23,12 +27,12 @@ async def tcp_pair():
     return trio.SocketStream(server), trio.SocketStream(client)
 
 
-async def memory_pair():
+async def memory_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
     return trio.testing.lockstep_stream_pair()
 
 
 @pytest.mark.parametrize("pair", [tcp_pair, memory_pair])
-async def test_write_and_read_whole(pair) -> None:
+async def test_write_and_read_whole(pair: Pair) -> None:
     """What is written arrives whole, in order, in both ways of writing; `finish` is an end."""
     ours, theirs = await pair()
     wire = wire_of(ours)
@@ -54,7 +58,7 @@ async def test_write_and_read_whole(pair) -> None:
 
 
 @pytest.mark.parametrize("pair", [tcp_pair, memory_pair])
-async def test_a_client_that_takes_nothing_is_stalled(pair) -> None:
+async def test_a_client_that_takes_nothing_is_stalled(pair: Pair) -> None:
     """After `patience` without progress the write is given up."""
     ours, theirs = await pair()
     wire = wire_of(ours)
@@ -84,7 +88,7 @@ async def test_a_slow_client_is_not_stalled() -> None:
 
 
 @pytest.mark.parametrize("pair", [tcp_pair, memory_pair])
-async def test_a_client_that_is_gone(pair) -> None:
+async def test_a_client_that_is_gone(pair: Pair) -> None:
     """Writing to nobody is `Gone`; reading is the end; finishing and closing do not mind."""
     ours, theirs = await pair()
     wire = wire_of(ours)
@@ -101,7 +105,7 @@ async def test_a_client_that_is_gone(pair) -> None:
 
 
 @pytest.mark.parametrize("pair", [tcp_pair, memory_pair])
-async def test_closing_wakes_the_writer(pair) -> None:
+async def test_closing_wakes_the_writer(pair: Pair) -> None:
     """Closed by another task, a stuck write ends at once, though it is shielded."""
     ours, theirs = await pair()
     wire = wire_of(ours)
