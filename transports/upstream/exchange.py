@@ -70,15 +70,20 @@ class Exchange:
         except trio.BrokenResourceError:
             pass  # an early refusal (413) may have been sent before the connection was cut
         while not self._headed:
-            data = await self._receive()
-            if not data:
-                raise Truncated("the upstream closed the connection before it answered")
-            self._head_budget -= len(data)
-            self._feed(data)
-            if not self._headed and self._head_budget <= 0:
-                raise RemoteProtocolError("the head of the upstream's answer is too long")
-            if not self._headed and self._failure is not None:
-                raise self._failure
+            await self._read_head()
+
+    async def _read_head(self) -> None:
+        data = await self._receive()
+        if not data:
+            raise Truncated("the upstream closed the connection before it answered")
+        self._head_budget -= len(data)
+        self._feed(data)
+        if self._headed:
+            return
+        if self._head_budget <= 0:
+            raise RemoteProtocolError("the head of the upstream's answer is too long")
+        if self._failure is not None:
+            raise self._failure
 
     async def read_some(self) -> bytes:
         """Return the body bytes that one read brings; `b""` at the end of the answer."""
