@@ -1,11 +1,12 @@
 """The HTTP tests of the public Open Responses compliance suite, over both kinds of upstream.
 
-What the suite asks and what it expects is told by its `src/lib/compliance-tests.ts` (the union of
-its versions of 2026, without those over WebSocket); the code here is ours. Every answer is held to
-the Open Responses schema, streamed events included, and read as strictly as the suite reads: lines
-cut at newlines, one `data` line for an event.
+What the suite asks and what it expects is told by its `src/lib/compliance-tests.ts`, in the union of
+its versions of 2026; the code here is ours. Every answer is held to the Open Responses schema,
+streamed events included, and read as strictly as the suite reads: lines cut at newlines, one `data`
+line for an event.
 
-`previous_response_id` is answered where the upstream keeps the state.
+Left out are WebSocket and `/responses/compact`, which nursling does not serve, and hosted searches,
+which are the upstream's. `previous_response_id` is answered where the upstream keeps the state.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ ASKS_WEATHER: Json = {
     "tools": [WEATHER],
 }
 PNG = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ"
-    "/pLvAAAAAElFTkSuQmCC"
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4"
+    "z8AAAAMBAQD3A0FDAAAAAElFTkSuQmCC"
 )
 PDF = "data:application/pdf;base64,JVBERi0xLjEKJSVFT0Y="
 
@@ -230,7 +231,9 @@ def turn(says: str, model: Model, *, streamed: bool = False) -> Script:
 
 async def ask(at: Live, model: Model, asks: Json, *, streamed: bool = False) -> Answer:
     """Ask as the suite does, and hold the answer to the schema."""
-    body = {"model": "demo" if model == "demo" else MODEL, **asks, "stream": streamed}
+    body = {"model": "demo" if model == "demo" else MODEL, **asks}
+    if streamed:
+        body["stream"] = True
     async with httpx.AsyncClient(trust_env=False) as client:
         reply = await client.post(
             f"{at.url}/responses", json=body, headers={"authorization": f"Bearer {KEY}"}
