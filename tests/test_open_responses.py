@@ -1,7 +1,7 @@
 """The HTTP tests of the public Open Responses compliance suite, over both kinds of upstream.
 
-What the suite asks and what it expects is told by its `src/lib/compliance-tests.ts`, in the union of
-its versions of 2026; the code here is ours. Every answer is held to the Open Responses schema,
+What the suite asks and what it expects is told by its `src/lib/compliance-tests.ts`, in the union
+of its versions of 2026; the code here is ours. Every answer is held to the Open Responses schema,
 streamed events included, and read as strictly as the suite reads: lines cut at newlines, one `data`
 line for an event.
 
