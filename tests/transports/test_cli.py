@@ -234,16 +234,32 @@ def test_ask_shows_reasoning_and_calls(terminal: bool, monkeypatch: pytest.Monke
     assert ("Hm [a]." in result.stderr) is terminal
 
 
-def test_ask_can_be_interrupted() -> None:
+BEGINNING = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+    b'data: {"choices": [{"index": 0, "delta": {"content": "Hello"}}]}\n\n'
+)
+
+
+def test_ask_can_be_interrupted(tmp_path: Path) -> None:
     """Ctrl-C in the middle of an answer ends the command with 130 and no traceback."""
-    command = [sys.executable, "-m", "nursling.transports", "ask", "demo", "Hi"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(5) == "Hello"
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        upstream.settimeout(30)
+        file = tmp_path / "nursling.toml"
+        file.write_text(
+            f'[providers.up]\nbase_url = "http://127.0.0.1:{upstream.getsockname()[1]}/v1"\n'
+            '[[models]]\nid = "m"\nprovider = "up"\n'
+        )
+        command = [sys.executable, "-m", "nursling.transports", "ask", "--config", str(file)]
+        with subprocess.Popen(
+            [*command, "m", "Hi"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            connection, _ = upstream.accept()
+            with connection:
+                connection.sendall(BEGINNING)
+                assert process.stdout is not None
+                assert process.stdout.read(5) == "Hello"
+                process.send_signal(signal.SIGINT)
+                _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert said == ""
 
