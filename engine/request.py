@@ -19,7 +19,7 @@ import msgspec
 
 
 class Text(msgspec.Struct, tag_field="part", tag=True):
-    """Words. `annotations` are those of an assistant's earlier output, kept for its own format."""
+    """Words."""
 
     text: str
 
@@ -213,5 +213,8 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
 
     extra: dict[str, Any] = {}
     """Top-level fields without a place above, by their wire name in the client's format."""
+    leftover: list[str] = []
+    """Places in the body of nested members that only the client's format knows, as far as another
+    format would lose them: `messages[0].content[1].cache_control`."""
     raw: dict[str, Any] | None = None
     """The client's body as parsed. Whoever changes a field above sets this to None."""
