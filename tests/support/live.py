@@ -121,6 +121,20 @@ def script(name: str, upstream: Api, client: Api, *, streamed: bool = True) -> S
     return whole(reply.whole())
 
 
+def answered(body: Json) -> dict[str, str]:
+    """The id of each tool call in a request -> what the tool said, in either API."""
+    if "messages" in body:
+        results = [message for message in body["messages"] if message["role"] == "tool"]
+        return {result["tool_call_id"]: _words(result["content"]) for result in results}
+    results = [item for item in body["input"] if item.get("type") == "function_call_output"]
+    return {result["call_id"]: _words(result["output"]) for result in results}
+
+
+def _words(content: str | list[Json]) -> str:
+    """The text of a content, whether or not it is written in parts."""
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
 async def in_asyncio(ask: Callable[..., Coroutine[Any, Any, T]], *args: Any, **named: Any) -> T:
     """Run an asyncio program in a thread; the clock of `live` does not wait for it."""
     return await trio.to_thread.run_sync(
