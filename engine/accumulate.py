@@ -40,6 +40,9 @@ from .jsontext import dumps
 BOOKKEEPING = 64
 """Bytes that an item or a part counts for beside its text, so that empty ones are bounded too."""
 
+WEIGHT = 8
+"""Bytes of memory that a byte of JSON is counted as, where its dicts are kept and not its text."""
+
 
 class FinishedPart(msgspec.Struct, kw_only=True):
     """One part of an item, as far as it has come."""
@@ -146,8 +149,10 @@ class Accumulator:
                         part.pieces.append(event.text)
                         self._grow(_size(event.text))
                     if event.logprobs:
-                        part.logprobs = (part.logprobs or []) + event.logprobs
-                        self._grow(BOOKKEEPING * len(event.logprobs))
+                        if part.logprobs is None:
+                            part.logprobs = []
+                        part.logprobs.extend(event.logprobs)
+                        self._grow(WEIGHT * len(dumps(event.logprobs)))
                     self._note(part.notes, event.extra)
                 case Annotated():
                     self._annotate(event)
@@ -207,13 +212,13 @@ class Accumulator:
         part = item.parts[event.part]
         if event.kind == "citation":
             part.citations.append(event.data)
-            self._grow(len(dumps(event.data)))
+            self._grow(WEIGHT * len(dumps(event.data)))
         self._note(part.notes, event.extra)
 
     def _note(self, notes: list[Extra], extra: Extra | None) -> None:
         if extra:
             notes.append(extra)
-            self._grow(len(dumps(extra)))
+            self._grow(WEIGHT * len(dumps(extra)))
 
     def _grow(self, size: int) -> None:
         self._size += size

@@ -15,7 +15,7 @@ Mended, each because real servers do it:
 * `stop` of a choice that called a tool is `tool_calls` (litellm#12862);
 * a choice without a reason, in a reply that ended well and gave a reason for another choice, is
   `stop` (LiteLLM 1.106 with n = 2);
-* a reply without any output still has its choice 0.
+* a tool call that ends without a part had empty arguments.
 
 Refused: everything else. A reply that ends and never gave a reason was cut: `Truncated`.
 """
@@ -68,7 +68,7 @@ PARTS: dict[ItemKind, frozenset[PartKind]] = {
     "tool_call": frozenset({"arguments", "input"}),
     "opaque": frozenset(),
 }
-"""Which parts an item of each kind may have."""
+"""Which parts an item of each kind may have. A tool call has just one."""
 
 
 class _Item:
@@ -89,6 +89,7 @@ class Grammar:
     def __init__(self) -> None:
         self._state = "new"
         self._items: dict[int, _Item] = {}
+        self._items_of: dict[int, list[int]] = {}  # choice -> its items
         self._choices: dict[int, bool] = {}  # number -> has finished
         self._grew_last: dict[int, int] = {}  # choice -> item
 
@@ -120,7 +121,8 @@ class Grammar:
                 self._grew_last[self._items[event.item].choice] = event.item
             case PartStarted():
                 item = self._open_item(event)
-                if event.part in item.parts or event.kind not in PARTS[item.kind]:
+                one_too_many = item.kind == "tool_call" and item.parts
+                if one_too_many or event.part in item.parts or event.kind not in PARTS[item.kind]:
                     raise RemoteProtocolError(f"{_where(event)} cannot open as {event.kind}")
                 item.parts[event.part] = True
             case PartEnded():
@@ -133,6 +135,7 @@ class Grammar:
                 if self._choices.setdefault(event.choice, False):
                     raise RemoteProtocolError(f"choice {event.choice} went on after its end")
                 self._items[event.item] = _Item(event.kind, event.choice)
+                self._items_of.setdefault(event.choice, []).append(event.item)
                 self._grew_last[event.choice] = event.item
             case ItemEnded():
                 self._end_parts(event.item, self._open_item(event), legal)
@@ -162,9 +165,8 @@ class Grammar:
         self._choices[event.choice] = True
         cut = event.reason in {"length", "content_filter"}
         called = False
-        for number, item in self._items.items():
-            if item.choice != event.choice:
-                continue
+        for number in self._items_of.get(event.choice, ()):
+            item = self._items[number]
             called = called or item.kind == "tool_call"
             if item.ended:
                 continue
@@ -186,6 +188,9 @@ class Grammar:
                 legal.append(self._finish(Finished(choice, "stop"), legal))
 
     def _end_parts(self, number: int, item: _Item, legal: list[Event]) -> None:
+        if item.kind == "tool_call" and not item.parts:
+            item.parts[0] = True
+            legal.append(PartStarted(number, 0, "arguments"))
         for part, is_open in item.parts.items():
             if is_open:
                 item.parts[part] = False

@@ -14,6 +14,9 @@ from typing import Any
 import msgspec
 
 
+MAX_DEPTH = 256
+"""Nesting of an upstream's JSON. What we read we must be able to write: the encoder recurses."""
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -24,10 +27,18 @@ def loads(text: bytes) -> Any:
     Half of a surrogate pair (an escape `ud83d`, from a server that cut an emoji in two) is
     replaced by U+FFFD, which is what UTF-8 can say. Invalid UTF-8 is replaced too.
     """
+    value = _loads(text)
+    # Brackets are at least as many as levels: most texts are known to be shallow by counting.
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and depth_exceeds(value, MAX_DEPTH):
+        raise ValueError("JSON is nested too deeply")
+    return value
+
+
+def _loads(text: bytes) -> Any:
     try:
         return _decode(text)
     except UnicodeDecodeError:
-        return loads(text.decode("utf-8", "replace").encode())
+        return _loads(text.decode("utf-8", "replace").encode())
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
     except msgspec.MsgspecError as error:

@@ -345,17 +345,23 @@ class Reply:
                 if self._settled:
                     continue  # until the first stage has noticed
                 legal: list[Event] = []
+                failure: NurslingError | None = None
                 try:
                     if self._scissors is not None:
                         batch = self._scissors.cut(batch)  # noqa: PLW2901 - what is left of it
                     for event in batch:
                         grammar.take(event, legal)
-                    self._accumulator.add(legal)
                 except Exception as error:  # noqa: BLE001 - a bug here is this reply's failure only
-                    self.error = the_one(error)
+                    failure = the_one(error)
+                try:
+                    self._accumulator.add(legal)
+                except Exception as error:  # noqa: BLE001 - as above
+                    failure = failure or the_one(error)
+                if failure is not None:
+                    self.error = failure
                     legal = [event for event in legal if not isinstance(event, Ended | Failed)]
-                    legal.append(Failed(self.error.info()))
-                    self.message.error = self.error.info()
+                    legal.append(Failed(failure.info()))
+                    self.message.error = failure.info()
                     self._settle()
                 if self._scissors is not None and self._scissors.over:
                     self._settle()

@@ -10,6 +10,9 @@ nothing leaves; everything else leaves at once.
 
 from __future__ import annotations
 
+from typing import Any
+
+from .errors import BadRequest
 from .events import (
     Ended,
     Event,
@@ -19,13 +22,25 @@ from .events import (
     PartDelta,
     PartEnded,
     PartStarted,
+    UsageReported,
 )
+
+
+MAX_STOPS = 16
+"""Stop sequences that we look for. OpenAI takes 4, local servers more."""
+
+MAX_STOP = 256
+"""Characters of one. Each delta is compared with every beginning of every sequence."""
 
 
 class Scissors:
     """Cuts one reply. Works on what a decoder says, before the grammar."""
 
     def __init__(self, stop: list[str]) -> None:
+        """Raise `BadRequest` if there are too many sequences, or one is too long."""
+        if len(stop) > MAX_STOPS or any(len(sequence) > MAX_STOP for sequence in stop):
+            limit = f"{MAX_STOPS} stop sequences of {MAX_STOP} characters"
+            raise BadRequest(f"at most {limit} can be looked for here", param="stop")
         self._stop = [sequence for sequence in stop if sequence]
         self._held: dict[tuple[int, int], PartDelta] = {}  # visible parts and their held ends
         self.over = False
@@ -33,26 +48,37 @@ class Scissors:
 
     def cut(self, events: list[Event]) -> list[Event]:
         """Return what may leave. After the cut: nothing more."""
+        return [] if self.over else self._cut(events)
+
+    def _cut(self, events: list[Event]) -> list[Event]:
         out: list[Event] = []
         for event in events:
-            if self.over:
-                break
-            match event:
-                case PartStarted(kind="text"):
-                    self._held[event.item, event.part] = PartDelta(event.item, event.part, "")
-                case PartDelta() if (event.item, event.part) in self._held:
-                    self._grow(event, out)
-                    continue
-                case PartEnded():
-                    self._release(out, event.item, event.part)
-                case ItemEnded():
-                    self._release(out, event.item)
-                case Finished() | Ended() | Failed():
-                    self._release(out)
-                case _:
-                    pass
-            out.append(event)
+            self._take(event, out)
+        if self.over:
+            out += [Finished(0, "stop"), Ended()]
         return out
+
+    def _take(self, event: Event, out: list[Event]) -> None:
+        if self.over:
+            # A reply that came whole says its usage behind the text: that is not cut.
+            if isinstance(event, UsageReported):
+                out.append(event)
+            return
+        match event:
+            case PartStarted(kind="text"):
+                self._held[event.item, event.part] = PartDelta(event.item, event.part, "")
+            case PartDelta() if (event.item, event.part) in self._held:
+                self._grow(event, out)
+                return
+            case PartEnded():
+                self._release(out, event.item, event.part)
+            case ItemEnded():
+                self._release(out, event.item)
+            case Finished() | Ended() | Failed():
+                self._release(out)
+            case _:
+                pass
+        out.append(event)
 
     def _grow(self, delta: PartDelta, out: list[Event]) -> None:
         held = self._held[delta.item, delta.part]
@@ -62,18 +88,18 @@ class Scissors:
         at = min((at for stop in self._stop if (at := text.find(stop)) >= 0), default=-1)
         if at >= 0:
             if at:
-                out.append(PartDelta(delta.item, delta.part, text[:at], extra=extra))
+                within = _within(logprobs, at)
+                out.append(PartDelta(delta.item, delta.part, text[:at], within, extra))
             del self._held[delta.item, delta.part]
             self._release(out)
-            out += [Finished(0, "stop"), Ended()]
             self.over = True
             return
-        kept = self._beginning(text)
-        free = text[: len(text) - kept]
+        free = text[: len(text) - self._beginning(text)]
+        within = _within(logprobs, len(free))
         if free or extra:
-            out.append(PartDelta(delta.item, delta.part, free, logprobs, extra))
-            logprobs = None
-        held = PartDelta(delta.item, delta.part, text[len(free) :], logprobs)
+            out.append(PartDelta(delta.item, delta.part, free, within, extra))
+        behind = logprobs[len(within or ()) :] or None if logprobs else None
+        held = PartDelta(delta.item, delta.part, text[len(free) :], behind)
         self._held[delta.item, delta.part] = held
 
     def _beginning(self, text: str) -> int:
@@ -91,3 +117,15 @@ class Scissors:
                 held = self._held.pop(key)
                 if held.text or held.logprobs:
                     out.append(held)
+
+
+def _within(logprobs: list[dict[str, Any]] | None, size: int) -> list[dict[str, Any]] | None:
+    """The entries of the first `size` characters: of the tokens that begin there."""
+    at = 0
+    within: list[dict[str, Any]] = []
+    for entry in logprobs or ():
+        if at >= size:
+            break
+        within.append(entry)
+        at += len(entry["token"])
+    return within or None

@@ -8,6 +8,7 @@ import pytest
 
 from nursling.engine.accumulate import (
     BOOKKEEPING,
+    WEIGHT,
     Accumulator,
     FinishedItem,
     FinishedPart,
@@ -174,10 +175,13 @@ OPEN: list[Event] = [ItemStarted(0, "message"), PartStarted(0, 0, "text")]
     ("event", "size"),
     [
         (PartDelta(0, 0, "x" * 100), 100),
-        (PartDelta(0, 0, "", [{"token": "x"}] * 3), 3 * BOOKKEEPING),
-        (PartDelta(0, 0, "", None, {"chat": {"a": 1}}), len('{"chat":{"a":1}}')),
-        (Annotated(0, 0, "citation", {"url": "x"}), len('{"url":"x"}')),
-        (Annotated(-1, -1, "wire", {}, {"chat": {"a": 1}}), len('{"chat":{"a":1}}')),
+        (
+            PartDelta(0, 0, "", [{"token": "x"}] * 3),
+            WEIGHT * len('[{"token":"x"},{"token":"x"},{"token":"x"}]'),
+        ),
+        (PartDelta(0, 0, "", None, {"chat": {"a": 1}}), WEIGHT * len('{"chat":{"a":1}}')),
+        (Annotated(0, 0, "citation", {"url": "x"}), WEIGHT * len('{"url":"x"}')),
+        (Annotated(-1, -1, "wire", {}, {"chat": {"a": 1}}), WEIGHT * len('{"chat":{"a":1}}')),
         (ItemEnded(0, "completed", "s" * 50), 50),
         (ItemStarted(1, "message"), BOOKKEEPING),
         (PartStarted(0, 1, "text"), BOOKKEEPING),

@@ -347,3 +347,24 @@ def test_whatever_passes_is_a_legal_reply_as_it_stands(events: list[Event]) -> N
         ended = [event.item for event in legal if isinstance(event, ItemEnded)]
         opened = [event.item for event in legal if isinstance(event, ItemStarted)]
         assert sorted(ended) == sorted(opened)
+
+
+def test_a_tool_call_has_just_one_part() -> None:
+    """A second part of a tool call is refused: encoders count on one."""
+    call: list[Event] = [
+        Started("r", "m", 1),
+        ItemStarted(0, "tool_call", id="c", name="f"),
+        PartStarted(0, 0, "arguments"),
+    ]
+    with pytest.raises(RemoteProtocolError, match="cannot open"):
+        Grammar().check([*call, PartStarted(0, 1, "input")])
+
+
+def test_a_tool_call_without_a_part_had_empty_arguments() -> None:
+    """A call that ends before it said anything gets its one part, empty."""
+    call: list[Event] = [Started("r", "m", 1), ItemStarted(0, "tool_call", id="c", name="f")]
+    assert Grammar().check([*call, ItemEnded(0)])[2:] == [
+        PartStarted(0, 0, "arguments"),
+        PartEnded(0, 0),
+        ItemEnded(0),
+    ]

@@ -165,3 +165,12 @@ def test_depth_of_the_deepest_value_needs_no_recursion() -> None:
     assert jsontext.depth_exceeds(value, 64)
     while value:  # taken apart by hand: the collector's own recursion is not what we test
         value = value.pop()
+
+
+@pytest.mark.parametrize("escape", ["", "\\ud83d"])
+def test_an_upstreams_json_has_a_depth(escape: str) -> None:
+    """What was read can be written: nesting past the limit is no value, by either parser."""
+    at_limit = "[" * jsontext.MAX_DEPTH + f'"{escape}"' + "]" * jsontext.MAX_DEPTH
+    jsontext.dumps(jsontext.loads(at_limit.encode()))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        jsontext.loads(f"[{at_limit}]".encode())

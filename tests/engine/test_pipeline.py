@@ -372,6 +372,16 @@ async def test_a_breach_of_the_grammar(autojump_clock: MockClock) -> None:
     assert reply.message.error == got[-1].error
 
 
+async def test_a_breach_keeps_what_was_good_in_its_batch(autojump_clock: MockClock) -> None:
+    """Words and usage that came in the very batch that breaks are in the message."""
+    usage = UsageReported(Usage(output_tokens=1))
+    upstream = Script(line(*opening(), *words("hello"), usage, PartDelta(7, 0, "y")))
+    async with open_reply(REQUEST, target(upstream)) as reply:
+        assert text_of(await events_of(reply)) == "hello"
+        assert reply.message.text == "hello"
+        assert reply.message.usage == Usage(output_tokens=1)
+
+
 async def test_a_breach_while_the_upstream_floods(autojump_clock: MockClock) -> None:
     """The decoder that is blocked in its channel when the reply is refused goes away quietly."""
     upstream = Script(line(*opening(), PartDelta(7, 0, "y")), *[line(*words("z"))] * 99)

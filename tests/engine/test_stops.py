@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nursling.engine.errors import BadRequest
 from nursling.engine.events import (
     Ended,
     Event,
@@ -15,6 +16,8 @@ from nursling.engine.events import (
     PartDelta,
     PartEnded,
     PartStarted,
+    Usage,
+    UsageReported,
 )
 from nursling.engine.stops import Scissors
 from support.toy import opening, words
@@ -107,13 +110,31 @@ def test_only_visible_text_is_looked_at() -> None:
 
 
 def test_logprobs_leave_with_the_text_that_leaves() -> None:
-    """Log probabilities of held text wait with it; those of cut text are cut."""
-    one, two = {"token": "aE"}, {"token": "x"}
+    """Log probabilities wait with the text that is held, and are cut where the text is cut."""
+    tokens = [{"token": token} for token in ("a", "EN", "x", "b", "END", "c")]
     got = cut(
-        ["END"], [PartDelta(0, 0, "aE", [one])], [PartDelta(0, 0, "x", [two])], words("EN", "D")
+        ["END"],
+        [PartDelta(0, 0, "aEN", tokens[:2])],
+        [PartDelta(0, 0, "x", tokens[2:3])],
+        [PartDelta(0, 0, "bENDc", tokens[3:])],
     )
-    said = [event.logprobs for event in got if isinstance(event, PartDelta)]
-    assert said == [[one], [two]]
+    said = [(event.text, event.logprobs) for event in got if isinstance(event, PartDelta)]
+    assert said == [("a", tokens[:1]), ("ENx", tokens[1:3]), ("b", tokens[3:4])]
+
+
+def test_usage_of_a_whole_reply_is_kept() -> None:
+    """What a reply that came whole says of its cost, behind its text, is not cut."""
+    usage = UsageReported(Usage(output_tokens=9))
+    got = cut(["END"], [*words("a END b"), PartEnded(0, 0), usage, *END])
+    assert got[-3:] == [usage, *END]
+
+
+@pytest.mark.parametrize("stop", [["x"] * 17, ["x" * 257]])
+def test_too_much_to_look_for(stop: list[str]) -> None:
+    """What would cost too much per delta is refused by name."""
+    with pytest.raises(BadRequest) as caught:
+        Scissors(stop)
+    assert caught.value.param == "stop"
 
 
 def test_extras_are_not_held() -> None:

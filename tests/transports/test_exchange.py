@@ -20,6 +20,7 @@ from nursling.engine.events import (
     UsageReported,
 )
 from nursling.engine.limits import Limits
+from nursling.transports.http.exchange import grouped
 from support.gateway import BEAT, Call, PlainEncoder, World
 from support.toy import HELLO, Script, Step, line, opening, words
 
@@ -337,3 +338,14 @@ async def test_usage_is_recorded_when_the_client_leaves(autojump_clock: MockCloc
         await trio.sleep(1)
     (record,) = world.records
     assert (record.outcome, record.usage) == ("client_gone", Usage(input_tokens=3))
+
+
+def test_dropped_fields_are_grouped() -> None:
+    """Names that differ in their place only stand once, with their number."""
+    names = [
+        "seed",
+        "tools[3] (web_search)",
+        "input[1] (computer_call)",
+        "input[7] (computer_call)",
+    ]
+    assert grouped(names) == "seed, tools[3] (web_search), input[] (computer_call) x2"

@@ -9,7 +9,9 @@ a prompt or a completion.
 
 from __future__ import annotations
 
+import re
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +36,8 @@ from .metrics import reason_of
 if TYPE_CHECKING:
     from .app import Gateway
 
+
+_PLACE = re.compile(r"\[\d+\]")
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -246,7 +250,7 @@ class Exchange:
         """Choose what the answer says beside its content."""
         if not reply.dropped:
             return reply.headers
-        return reply.headers | {"x-nursling-dropped": ", ".join(reply.dropped)}
+        return reply.headers | {"x-nursling-dropped": grouped(reply.dropped)}
 
     async def _fail(self, failure: ErrorInfo) -> None:
         """Tell the client, in the way that is still open."""
@@ -290,3 +294,15 @@ class Exchange:
         if record.first_token is not None:
             metrics.first_token.labels(record.route).observe(record.first_token)
         self._app.log(record)
+
+
+def grouped(names: list[str]) -> str:
+    """Write names of fields in one line: those that differ in their place only stand once.
+
+    `tools[3] (web_search)`, or `input[] (web_search_call) x40`: a header has room for all.
+    """
+    counts = Counter(_PLACE.sub("[]", name) for name in names)
+    alone = {_PLACE.sub("[]", name): name for name in names}
+    return ", ".join(
+        alone[kind] if count == 1 else f"{kind} x{count}" for kind, count in counts.items()
+    )
