@@ -1,6 +1,8 @@
 """Every number that bounds a stream, in one frozen object.
 
-The law of this file: no other module holds a time, a size or a count of its own. Times are
+The law of this file: every time, size and count that somebody may want to change is here, and can
+be set in the configuration. What other modules hold are constants of their own working (how many
+batches a channel has, how much of a text a log quotes), each with its reason beside it. Times are
 seconds, sizes are bytes; a time of 0 switches that clock off where the comment says so.
 """
 
