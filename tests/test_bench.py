@@ -354,7 +354,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_throughput_of_floor_and_gateway(tmp_path: Path) -> None:
     """The command measures the real gateway on every route; all streams arrive whole."""
     path = tmp_path / "result.json"
-    done = bench("--seconds=0.2", "--only=*-saturated", "--events=64", f"--json={path}")
+    done = bench("--seconds=0.5", "--only=*-saturated", "--events=64", f"--json={path}")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = msgspec.json.decode(path.read_bytes(), type=Report).rows
     assert len(rows) == 4

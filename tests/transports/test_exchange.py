@@ -15,6 +15,8 @@ from nursling.engine.events import (
     Event,
     Failed,
     Finished,
+    ItemStarted,
+    PartDelta,
     Started,
     Usage,
     UsageReported,
@@ -340,6 +342,23 @@ async def test_usage_is_recorded_when_the_client_leaves(autojump_clock: MockCloc
     assert (record.outcome, record.usage) == ("client_gone", Usage(input_tokens=3))
 
 
+async def test_what_the_client_cannot_hear_is_logged(autojump_clock: MockClock) -> None:
+    """What only the upstream's format can say is in the record, by name and without its value."""
+    upstream = Script(
+        line(
+            *opening(),
+            PartDelta(0, 0, "x", extra={"toy": {"signature": "canary"}, "chat": {"ours": 1}}),
+            ItemStarted(1, "opaque", name="web_search_call"),
+            Finished(0, "stop"),
+            Ended(),
+        )
+    )
+    world = World(m=upstream)
+    await ask(world, stream=True)
+    assert world.records[0].lost == ["signature", "web_search_call"]
+    assert b"canary" not in msgspec.json.encode(world.records)
+
+
 def test_dropped_fields_are_grouped() -> None:
     """Names that differ in their place only stand once, with their number."""
     names = [
@@ -349,3 +368,8 @@ def test_dropped_fields_are_grouped() -> None:
         "input[7] (computer_call)",
     ]
     assert grouped(names) == "seed, tools[3] (web_search), input[] (computer_call) x2"
+    many = grouped([f"field_{number}_{'x' * 20}" for number in range(100)])
+    assert len(many) < 1000
+    assert many.endswith("more")
+    shown = many.count("field_")
+    assert many.endswith(f"and {100 - shown} more")

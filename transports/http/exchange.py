@@ -21,7 +21,7 @@ from quart import Request as HTTPRequest
 
 from nursling.engine import jsontext
 from nursling.engine.errors import Draining, ErrorInfo, InternalError, NurslingError, error_from
-from nursling.engine.events import Event, Failed, Started, Usage, is_meaningful
+from nursling.engine.events import Event, Failed, ItemStarted, Started, Usage, is_meaningful
 from nursling.engine.formats.base import Encoder, Format
 from nursling.engine.limits import Limits, clock
 from nursling.engine.pipeline import Reply, Target, open_reply
@@ -36,6 +36,15 @@ from .metrics import reason_of
 if TYPE_CHECKING:
     from .app import Gateway
 
+
+MAX_LOST = 32
+"""Names of lost fields that a log line has."""
+
+MAX_NAME = 64
+"""Characters of such a name: an upstream chose it."""
+
+MAX_DROPPED = 900
+"""Characters of the header that lists dropped fields, before the rest is only counted."""
 
 _PLACE = re.compile(r"\[\d+\]")
 
@@ -100,6 +109,8 @@ class Record(msgspec.Struct, kw_only=True):
     first_token: float | None = None
     duration: float = 0.0
     usage: Usage | None = None
+    lost: list[str] | None = None
+    """What the upstream's format said and the client's cannot: names, without their values."""
     bug: str | None = None
     """Type and stack of an exception that should not have been; without its message."""
 
@@ -162,6 +173,7 @@ class Exchange:
         self._request: Request | None = None
         self._reply: Reply | None = None
         self._encoder: Encoder | None = None
+        self._lost: set[str] = set()
 
     async def run(self, send: Send, stamp: Stamp) -> None:
         """Answer. A cancellation (the client has left) passes through, recorded."""
@@ -268,8 +280,19 @@ class Exchange:
     def _note(self, batch: list[Event]) -> None:
         record = self._record
         record.events += len(batch)
+        if record.upstream_format != record.route:
+            for event in batch:
+                self._note_loss(event)
         if record.first_token is None and any(is_meaningful(event) for event in batch):
             record.first_token = self._stamp.elapsed
+
+    def _note_loss(self, event: Event) -> None:
+        """Remember by name what cannot leave in the client's format."""
+        if isinstance(event, ItemStarted) and event.kind == "opaque":
+            self._lost.add(event.name[:MAX_NAME])
+        if event.extra and len(self._lost) < MAX_LOST:
+            foreign = (fields for name, fields in event.extra.items() if name != self._form.name)
+            self._lost.update(name[:MAX_NAME] for fields in foreign for name in fields)
 
     def _settle(self, last: Event) -> None:
         """The client has been told the end of the reply, good or bad."""
@@ -288,6 +311,7 @@ class Exchange:
         record.status = self._stamp.status
         record.bytes_out = self._out.size
         record.duration = self._stamp.elapsed
+        record.lost = sorted(self._lost)[:MAX_LOST] or None
         record.usage = reply.message.usage if reply is not None else None
         metrics.ends.labels(record.outcome).inc()
         metrics.duration.labels(record.route).observe(record.duration)
@@ -301,8 +325,14 @@ def grouped(names: list[str]) -> str:
 
     `tools[3] (web_search)`, or `input[] (web_search_call) x40`: a header has room for all.
     """
-    counts = Counter(_PLACE.sub("[]", name) for name in names)
+    counts: Counter[str] = Counter(_PLACE.sub("[]", name) for name in names)
     alone = {_PLACE.sub("[]", name): name for name in names}
-    return ", ".join(
-        alone[kind] if count == 1 else f"{kind} x{count}" for kind, count in counts.items()
-    )
+    words: list[str] = []
+    size = 0
+    for kind, count in counts.items():
+        words.append(alone[kind] if count == 1 else f"{kind} x{count}")
+        size += len(words[-1]) + 2
+        if size > MAX_DROPPED:
+            words[-1] = f"and {len(counts) - len(words) + 1} more"
+            break
+    return ", ".join(words)
