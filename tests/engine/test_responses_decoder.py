@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from nursling.engine.events import (
     UsageReported,
 )
 from nursling.engine.formats.responses import RESPONSES
+from nursling.engine.formats.responses.decoder import ResponsesDialect
 from nursling.engine.grammar import Grammar
 from nursling.engine.limits import DEFAULT_LIMITS
 from nursling.engine.request import Request
@@ -574,8 +577,119 @@ def test_logprobs_and_annotations_only_in_the_end() -> None:
     """They are supplied before their part ends."""
     events, _ = ODD["logprobs and annotations only in the end"]
     [part] = good([created(), *events]).items[0].parts.values()
-    assert part.logprobs == [{"token": "Hi", "logprob": -1}]
+    assert part.logprobs == [{"token": "Hi", "logprob": -1, "bytes": None, "top_logprobs": []}]
     assert part.citations == [{"type": "file_path", "file_id": "x", "index": 0}]
+
+
+def test_log_probabilities_and_citations_pass_one_gate() -> None:
+    """Entries that are none say nothing; a citation of a page gets the members it lacks."""
+    page = {"type": "url_citation", "url": "u", "title": None}
+    file = {"type": "file_citation", "file_id": "f"}
+    note = {"type": "response.output_text.annotation.added", **AT}
+    events = [
+        added(message()),
+        delta("output_text", "Hi", logprobs=[3, {"token": "Hi", "logprob": -1}], **AT),
+        delta("output_text", "!", logprobs=["x"], **AT),
+        *({**note, "annotation": one} for one in (page, {"type": {}}, {"type": None}, 5, file)),
+    ]
+    [item] = good([created(), *events, completed()]).items.values()
+    [part] = item.parts.values()
+    assert part.logprobs == [{"token": "Hi", "logprob": -1, "bytes": None, "top_logprobs": []}]
+    assert part.citations == [{**page, "title": "", "start_index": 0, "end_index": 0}, file]
+
+
+def test_afterthoughts_of_the_final_object() -> None:
+    """What the final object adds to items that have ended is said about them, once."""
+    page = {"type": "url_citation", "url": "u", "title": "t", "start_index": 0, "end_index": 1}
+    search = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
+    thought = reasoning(summary=[{"type": "summary_text", "text": "S"}])
+    final = message("Hi", phase="final_answer")
+    final["content"][0] |= {"annotations": [page], "y": 1}
+    output = [
+        {**search, "sources": ["s"]},
+        {**thought, "encrypted_content": "E"},
+        {**final, "id": "msg_1"},
+        call("{}"),
+    ]
+    ends = [done(search, 0), done(thought, 1), done(message("Hi"), 2), done(call("{}"), 3)]
+    decoded = read([created(), *ends, completed(output)])
+    late = decoded[decoded.index(next(e for e in decoded if isinstance(e, Annotated))) :]
+    assert late[:-2] == [
+        Annotated(0, -1, "wire", {}, {"responses": {"item": output[0]}}),
+        Annotated(1, -1, "wire", {}, {"responses": {"item": {"encrypted_content": "E"}}}),
+        Annotated(2, -1, "wire", {}, {"responses": {"item": {"phase": "final_answer"}}}),
+        Annotated(2, 0, "citation", page),
+        Annotated(2, 0, "wire", {}, {"responses": {"part": {"y": 1}}}),
+    ]
+
+
+# What is kept without an event.
+
+
+def held(*events: Any) -> int:
+    """How many bytes a decoder keeps to itself after these events."""
+    dialect = ResponsesDialect(ASKED)
+    out: list[Event] = []
+    for event in events:
+        dialect.on_frame(b"", json.dumps(event).encode(), out)
+    return dialect.held
+
+
+def test_what_is_read_aside_is_counted() -> None:
+    """Text that no event carries yet counts until it is carried or dropped."""
+    words = "\u00e4" * 5_000
+    grows = delta("function_call_arguments", words, item_id="fc_1")
+    nameless = [created(), added(call(name="")), grows, grows]
+    assert 20_000 < held(*nameless) < 20_500
+    assert held(*nameless, done(call(words * 2))) == 0
+    again = [created(), done(message("Hi")), added(message()), delta("output_text", words, **AT)]
+    assert 10_000 < held(*again) < 10_500
+    assert held(*again, done(message(words))) == 0
+    early = {"type": "response.mood", "x": words}
+    assert 10_000 < held(early) == held({"type": "response.in_progress"}, early)
+    assert held(early, created()) == 0
+    late = {**part_done(TEXT, **AT), "x": words}
+    assert held(created(), added(message()), late) > 10_000
+
+
+def test_a_nameless_call_keeps_what_was_streamed() -> None:
+    """The `done` that tells the name need not repeat the arguments."""
+    grows = delta("function_call_arguments", '{"a":1}', item_id="fc_1")
+    reply = good([created(), added(call(name="")), grows, done(call()), completed()])
+    assert shown(reply) == [("tool_call", "f", '{"a":1}')]
+
+
+def test_many_parts_and_items_cost_what_they_weigh() -> None:
+    """Parts without an index, and items of another kind, are found without a search."""
+
+    def steps(count: int) -> int:
+        data = sse(
+            [
+                created(),
+                added(reasoning(), 0),
+                *(added(message(own_id=f"m{number}"), number + 1) for number in range(count)),
+                *(part_added(TEXT, item_id="m0") for _ in range(count)),
+                *(delta("reasoning_text", "a") for _ in range(count)),
+            ]
+        )
+        decoder = RESPONSES.decoder(ASKED, DEFAULT_LIMITS)
+        taken = 0
+
+        def count_steps(frame: FrameType, event: str, arg: Any) -> Any:
+            nonlocal taken
+            frame.f_trace_opcodes = True
+            taken += event == "opcode"
+            return count_steps
+
+        old = sys.gettrace()
+        sys.settrace(count_steps)
+        try:
+            decoder.feed(data)
+        finally:
+            sys.settrace(old)
+        return taken
+
+    assert steps(80) < 2.2 * steps(40)
 
 
 # What is no reply.
@@ -621,6 +735,14 @@ BROKEN: dict[str, list[Any]] = {
     ],
     "arguments of a call that was never opened": [
         delta("function_call_arguments", "{}", item_id="x")
+    ],
+    "custom input for a function": [
+        added(call()),
+        delta("custom_tool_call_input", "x", item_id="fc_1"),
+    ],
+    "the whole of a custom input for a function": [
+        added(call()),
+        text_done("custom_tool_call_input", "input", "x", item_id="fc_1"),
     ],
     "text for a call": [added(call()), delta("output_text", "Hi", item_id="fc_1")],
     "a call without a name": [done(call(name=None))],
@@ -675,6 +797,32 @@ def test_the_type_may_stand_in_the_json_or_on_the_event_line() -> None:
     assert decode(sse(events)) == decode(sse(events, named=True)) == decode(bare)
 
 
+def test_the_type_in_the_json_wins() -> None:
+    """A server that writes `event: message` over everything loses neither an error nor a beat."""
+
+    def under(*events: Any) -> list[Event]:
+        frames = (b"event: message\n" + sse([event]) for event in events)
+        return decode(b"".join(frames))
+
+    limit = {"type": "error", "code": "rate_limit_exceeded", "message": "slow", "param": None}
+    last = under(created(), limit)[-1]
+    assert isinstance(last, Failed)
+    assert (last.error.status, last.error.message) == (429, "slow")
+    assert under({"type": "keepalive"}, created(), completed()) == read([created(), completed()])
+    progress = {"type": "response.mood", "mood": "fine"}
+    assert wire(under(created(), progress, completed())) == [(-1, progress)]
+
+
+@pytest.mark.parametrize(
+    "kind", ["response.x\n\ndata: {}\n\nevent: y", "x\ry", "a b", "\u00e4", "x" * 129, "x\x00"]
+)
+def test_a_type_that_would_break_the_frame_is_not_carried(kind: str) -> None:
+    """What becomes an `event:` line has the form of a name; other unknown events are dropped."""
+    assert read([created(), {"type": kind}, completed()]) == read([created(), completed()])
+    given = {"type": "acme:trace_event", "x": 1}  # an extension of Open Responses
+    assert wire(read([created(), given, completed()])) == [(-1, given)]
+
+
 @pytest.mark.parametrize("beat", ["keepalive", "response.keep_alive", "response.heartbeat", "ping"])
 def test_beats_are_dropped(beat: str) -> None:
     """A beat says nothing, not even that the reply has begun."""
@@ -685,8 +833,21 @@ def test_a_reply_may_begin_with_any_event() -> None:
     """in_progress, queued or a delta begin a reply as well; created after it is nothing."""
     first = {"type": "response.in_progress", "response": created()["response"]}
     assert read([first, created(), completed()]) == read([created(), completed()])
-    [start, *_] = read([delta("output_text", "Hi"), completed()])
+    bare = {"type": "response.in_progress"}
+    assert read([bare, created(), completed()]) == read([created(), completed()])
+    [start, *_] = read([bare, delta("output_text", "Hi"), completed()])
     assert start == Started("", "", 0, {"responses": {"response": {}}})
+
+
+def test_unknown_events_wait_for_the_start() -> None:
+    """An unknown event before `created` does not cost the client the reply's id."""
+    limits = {"type": "codex.rate_limits", "x": 1}
+    events = read([limits, created(), completed()])
+    [start, *_] = read([created(), completed()])
+    assert events[0] == start
+    assert wire(events) == [(-1, limits)]
+    own = {"type": "response.mood", "response": created()["response"]}
+    assert read([own, created(), completed()])[0] == start
 
 
 @pytest.mark.parametrize(

@@ -795,6 +795,45 @@ def test_unknown_events_and_parts_leave_as_they_came() -> None:
     assert events[-1]["response"]["output"] == [message]
 
 
+def test_what_the_final_object_adds_is_in_ours() -> None:
+    """Afterthoughts make no event of their own; the last event and the whole reply have them."""
+    page = {"type": "url_citation", "url": "u", "title": "t", "start_index": 0, "end_index": 1}
+    part = {"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []}
+    said = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed"}
+    search = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
+    output = [
+        {**said, "content": [{**part, "annotations": [page], "y": 1}], "phase": "final_answer"},
+        {**search, "action": {"type": "search", "query": "q", "sources": []}},
+    ]
+    done = {"type": "response.output_item.done"}
+    events = decode(
+        frame(
+            [
+                {"type": "response.created", "response": {"id": "resp_up"}},
+                {**done, "output_index": 0, "item": {**said, "content": [part]}},
+                {**done, "output_index": 1, "item": search},
+                {"type": "response.completed", "response": {"id": "resp_up", "output": output}},
+            ]
+        )
+    )
+    sent = shown(stream(events))
+    assert sent[-1]["response"]["output"] == output
+    assert reply_of(events)["output"] == output
+    ends = [event["item"] for event in sent if event["type"] == "response.output_item.done"]
+    assert ends == [{**said, "content": [part]}, search]
+    assert not [event for event in sent if "annotation" in event["type"]]
+
+
+def test_a_type_cannot_forge_a_frame() -> None:
+    """A note of this format whose type is no name writes nothing."""
+    forged = {"type": "x\n\ndata: {}", "y": 1}
+    note = Annotated(-1, -1, "wire", {}, {"responses": {"event": forged}})
+    start = Started("", "", 0)
+    assert RESPONSES.encoder(ASKED, IDENTITY).encode([start, note]) == RESPONSES.encoder(
+        ASKED, IDENTITY
+    ).encode([start])
+
+
 def test_extra_fields_on_an_event_of_arguments() -> None:
     """A proxy's own field on a delta passes along (LiteLLM's `model`)."""
     extra = {"responses": {"event": {"model": "up"}}}

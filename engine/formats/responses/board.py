@@ -6,16 +6,14 @@ item once. Named rules, each because a real server needs it:
 * *placing*: an event belongs to the item of its `item_id`; if that id is new, to the open item of
   its `output_index` (GitHub Copilot gives every event another id); without an index, to the item
   that opened last and fits (llama-server has no indexes).
-* *the whole text*: where a `done` or the final object repeats a text, a missing tail is supplied;
-  an empty or absent text says nothing; another text is the upstream's protocol error. Arguments
-  that are the same JSON, and texts that differ in white space at their edges, are the same: what
-  was streamed counts.
 * *repetition*: an item whose id has already been completed is read aside; if it says the same as
   the first one it is dropped (transformers closes a message twice), else it is an item of its own.
 * *nameless calls*: a call that opens without its name is read aside until its `done` tells it.
 * *empty messages* end when the reply ends: their text may stand in the final object only.
 * *order*: the final object may list items in any order; an item that was never streamed is added,
   one that is missing there stays.
+* *afterthoughts*: what the final object says beyond an item that has ended (citations, `phase`,
+  the sources of a search) is an annotation of that item; its id is the one it was streamed by.
 """
 
 from __future__ import annotations
@@ -23,223 +21,28 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import RemoteProtocolError
-from ...events import (
-    Annotated,
-    Event,
-    Extra,
-    ItemEnded,
-    ItemKind,
-    ItemStarted,
-    ItemStatus,
-    PartDelta,
-    PartEnded,
-    PartKind,
-    PartStarted,
-)
-from ...jsontext import dumps, loads
+from ...events import Annotated, Event, ItemEnded, ItemKind, ItemStarted
 from ..checks import JSON
+from .items import (
+    CALLS,
+    ITEMS,
+    KNOWN_ITEM,
+    STATUSES,
+    Held,
+    Item,
+    beyond,
+    complete,
+    complete_part,
+    end_part,
+    fit,
+    grow,
+    is_item,
+    news,
+    note,
+    parts_of,
+    text_of,
+)
 from .request import NAME
-
-
-ITEMS: dict[str, ItemKind] = {
-    "message": "message",
-    "reasoning": "reasoning",
-    "function_call": "tool_call",
-    "custom_tool_call": "tool_call",
-}
-"""Type of an output item -> its kind; every other type is opaque."""
-
-CALLS: dict[str, PartKind] = {"function_call": "arguments", "custom_tool_call": "input"}
-"""Type of a call -> the kind of its one part, which is the name of the field with its text too."""
-
-PARTS: dict[str, PartKind] = {
-    "output_text": "text",
-    "text": "text",
-    "refusal": "refusal",
-    "reasoning_text": "thought",
-    "summary_text": "summary",
-}
-"""Type of a content part -> its kind."""
-
-KNOWN_ITEM: dict[ItemKind, frozenset[str]] = {
-    "message": frozenset({"type", "id", "role", "status", "content"}),
-    "reasoning": frozenset({"type", "id", "status", "summary", "content"}),
-    "tool_call": frozenset({"type", "status", "call_id", "name", "arguments", "input"}),
-    "opaque": frozenset(),
-}
-"""The fields of an item that the normal form has; an opaque item is kept whole."""
-
-KNOWN_PART = frozenset({"type", "text", "refusal", "annotations", "logprobs"})
-STATUSES: dict[Any, ItemStatus] = {"incomplete": "incomplete", "failed": "failed"}
-
-
-def beyond(value: JSON, known: frozenset[str]) -> JSON:
-    """What an object says that the normal form has not. Null says nothing."""
-    if value.keys() <= known:
-        return {}
-    return {key: value[key] for key in value if key not in known and value[key] is not None}
-
-
-def note(**members: JSON) -> Extra | None:
-    """The extra of an event; None if there is nothing to say."""
-    said = {name: value for name, value in members.items() if value}
-    return {NAME: said} if said else None
-
-
-class Part:
-    """A part that is being read."""
-
-    __slots__ = ("beyond", "citations", "ended", "kind", "logprobs", "number", "pieces")
-
-    def __init__(self, number: int, kind: PartKind) -> None:
-        self.number = number
-        self.kind: PartKind = kind
-        self.pieces: list[str] = []
-        self.citations = 0
-        self.logprobs = False
-        self.ended = False
-        self.beyond: JSON = {}  # of its `done` events
-
-    @property
-    def grown(self) -> bool:
-        """Whether there is any text."""
-        return any(self.pieces)
-
-    @property
-    def text(self) -> str:
-        """All the text so far."""
-        if len(self.pieces) > 1:
-            self.pieces[:] = ["".join(self.pieces)]
-        return self.pieces[0] if self.pieces else ""
-
-
-class Item:
-    """An item that is being read. One that is read aside has the number -1."""
-
-    __slots__ = (
-        "ended",
-        "first",
-        "foreign",
-        "held",
-        "id",
-        "kind",
-        "number",
-        "parts",
-        "raw",
-        "type",
-    )
-
-    def __init__(self, number: int, raw: JSON) -> None:
-        self.number = number
-        self.type: str = raw["type"]
-        self.kind: ItemKind = ITEMS.get(self.type, "opaque")
-        self.id = text_of(raw, "id")
-        self.raw = raw
-        self.parts: dict[tuple[PartKind, int], Part] = {}
-        self.foreign = 0  # parts that the normal form has not; they take an index each
-        self.ended = False
-        self.held: tuple[JSON, JSON] | None = None
-        self.first: Item | None = None  # what this one may be a repetition of
-
-    def part(
-        self, kind: PartKind, index: Any, out: list[Event], extra: Extra | None = None
-    ) -> Part:
-        """The part of this kind at a wire index (None: the latest one), opened if it is new."""
-        if not isinstance(index, int):
-            known = [place for place in self.parts if place[0] == kind]
-            index = known[-1][1] if known else self.next_index(kind)
-        part = self.parts.get((kind, index))
-        if part is None:
-            if self.ended:
-                raise RemoteProtocolError(f"item {self.number} of the upstream grew after its end")
-            part = self.parts[kind, index] = Part(len(self.parts), kind)
-            out.append(PartStarted(self.number, part.number, kind, extra))
-        return part
-
-    def next_index(self, kind: PartKind) -> int:
-        """The wire index of a further part: summaries are counted apart."""
-        same = [one for one, _ in self.parts if (one == "summary") == (kind == "summary")]
-        return len(same) + (0 if kind == "summary" else self.foreign)
-
-    @property
-    def grown(self) -> bool:
-        """Whether there is any text."""
-        return any(part.grown for part in self.parts.values())
-
-    @property
-    def texts(self) -> list[tuple[PartKind, str]]:
-        """What the item says."""
-        return [(part.kind, part.text) for part in self.parts.values() if part.grown]
-
-
-def text_of(value: JSON, key: str) -> str:
-    """A text member; absent or null is empty. Arguments as an object are written as JSON."""
-    match value.get(key):
-        case None:
-            return ""
-        case str(text):
-            return text
-        case dict() as arguments if key == "arguments":
-            return dumps(arguments).decode()
-        case _:
-            raise RemoteProtocolError(f"the upstream's {key} is no string")
-
-
-def grow(
-    item: Item,
-    part: Part,
-    text: str,
-    out: list[Event],
-    *,
-    logprobs: Any = None,
-    extra: Extra | None = None,
-) -> None:
-    """Add text to a part."""
-    if part.ended:
-        raise RemoteProtocolError(
-            f"a part of item {item.number} of the upstream grew after its end"
-        )
-    entries = logprobs if isinstance(logprobs, list) and logprobs else None
-    if entries is not None:
-        part.logprobs = True
-    elif not text and extra is None:
-        return
-    part.pieces.append(text)
-    out.append(PartDelta(item.number, part.number, text, entries, extra))
-
-
-def complete(item: Item, part: Part, said: JSON, key: str, out: list[Event]) -> None:
-    """Compare a part with its whole text as the upstream repeats it; see *the whole text*."""
-    whole, tail = text_of(said, key), ""
-    have = part.text if whole else ""  # joining costs; an empty `done` must not
-    if whole != have and not _same(part.kind, have, whole):
-        if not whole.startswith(have):
-            raise RemoteProtocolError("the upstream's whole text is not what it streamed")
-        tail = whole[len(have) :]
-    late = None if part.logprobs or part.ended else said.get("logprobs")
-    if tail or late:
-        grow(item, part, tail, out, logprobs=late)
-
-
-def _same(kind: PartKind, streamed: str, whole: str) -> bool:
-    if not streamed:
-        return False
-    if kind == "arguments":
-        try:
-            return bool(loads(streamed.encode()) == loads(whole.encode()))
-        except ValueError:
-            return False
-    return streamed.strip() == whole.strip()
-
-
-def annotate(item: Item, part: Part, data: Any, out: list[Event], extra: Extra | None) -> None:
-    """Attach a citation to a part."""
-    if part.ended or not isinstance(data, dict):
-        raise RemoteProtocolError(
-            f"an annotation of item {item.number} of the upstream is misplaced"
-        )
-    part.citations += 1
-    out.append(Annotated(item.number, part.number, "citation", data, extra))
 
 
 class Board:
@@ -248,9 +51,14 @@ class Board:
     def __init__(self) -> None:
         self.reply_id = ""
         self.called = False
+        self.held = Held()
+        self.weight = 0
+        """Bytes of the frame at hand: what an item keeps of it weighs no more."""
         self._count = 0
-        self._items: list[Item] = []
-        self._open_items: dict[Item, None] = {}  # a set in order
+        self._entered = 0
+        self._items: dict[Item, None] = {}  # a set in order
+        # Kind, and whether it has an id -> the items, ended ones on top not yet taken off.
+        self._stacks: dict[tuple[ItemKind, bool], list[Item]] = {}
         self._ids: dict[str, Item] = {}
         self._indexes: dict[int, Item] = {}
 
@@ -267,10 +75,20 @@ class Board:
         if isinstance(index, int):
             item = self._indexes.get(index)
             return item if item and not item.ended and item.kind in kinds else None
-        for item in reversed(self._open_items):
-            if item.kind in kinds and not (own and item.id):
-                return item
-        return None
+        found: Item | None = None
+        for kind in kinds:
+            for named in (False,) if own else (False, True):
+                item = self._top(kind, named=named)
+                if item is not None and (found is None or found.entered < item.entered):
+                    found = item
+        return found
+
+    def _top(self, kind: ItemKind, *, named: bool) -> Item | None:
+        """The item of its sort that opened last, and is still open."""
+        stack = self._stacks.get((kind, named), [])
+        while stack and stack[-1].ended:
+            stack.pop()
+        return stack[-1] if stack else None
 
     def _fit(self, item: Item, kinds: tuple[ItemKind, ...]) -> Item:
         if item.kind not in kinds and item.kind != "opaque":
@@ -297,16 +115,16 @@ class Board:
         if old is not None and not old.ended:  # announced twice
             return
         if old is not None and old.kind != "opaque":
-            item = Item(-1, raw)
+            item = Item(-1, raw, self.held)
             item.first = old
             self._enter(item, index)
         elif raw["type"] in CALLS and not text_of(raw, "name"):
-            self._enter(Item(-1, raw), index)
+            self._enter(Item(-1, raw, self.held), index)
         else:
             self._open(raw, index, event, out)
 
     def _open(self, raw: JSON, index: Any, event: JSON, out: list[Event]) -> Item:
-        item = Item(self._count, raw)
+        item = Item(self._count, raw, self.held)
         self._count += 1
         self._enter(item, index)
         quoted, name = item.id, ""
@@ -318,7 +136,8 @@ class Board:
                 raise RemoteProtocolError("a tool call of the upstream has no name")
         elif item.kind == "opaque":
             name = item.type
-        fields = {"item": beyond(raw, KNOWN_ITEM[item.kind])}
+        item.said = beyond(raw, KNOWN_ITEM[item.kind])
+        fields = {"item": item.said}
         if event:
             fields["event"] = event
         out.append(ItemStarted(item.number, item.kind, 0, quoted, name, {NAME: fields}))
@@ -327,8 +146,10 @@ class Board:
         return item
 
     def _enter(self, item: Item, index: Any) -> None:
-        self._items.append(item)
-        self._open_items[item] = None
+        item.entered = self._entered = self._entered + 1
+        item.keep(self.weight)
+        self._items[item] = None
+        self._stacks.setdefault((item.kind, bool(item.id)), []).append(item)
         if item.id:
             self._ids[item.id] = item
         if isinstance(index, int):
@@ -359,6 +180,7 @@ class Board:
             self._settle(item, item.raw, out)
         if item.kind == "message" and not item.grown and not item.foreign and item.held is None:
             item.held = (raw, event)
+            item.keep(self.weight)
             return
         self._end(item, raw, event, out)
 
@@ -366,6 +188,7 @@ class Board:
         for part in item.parts.values():
             end_part(item, part, {}, out)
         fields = beyond(raw, KNOWN_ITEM[item.kind])
+        item.said = dict(fields) if item.kind == "opaque" else {**item.said, **fields}
         sealed = None
         if item.kind == "reasoning":
             sealed = text_of(raw, "encrypted_content") or None
@@ -380,22 +203,29 @@ class Board:
 
     def _close(self, item: Item) -> None:
         item.ended = True
-        del self._open_items[item]
+        item.release()
 
     def _judge(self, item: Item, raw: JSON, event: JSON, out: list[Event]) -> None:
         """Decide about an item that was read aside."""
         self._settle(item, raw, [])
         self._close(item)
+        del self._items[item]
         first = item.first
         if first is not None:
             self._ids[item.id] = first
             if item.texts == first.texts or not item.texts:
                 return
             raw = {**raw, "id": f"{item.id}_{self._count}"}
-        self._whole(raw, None, event, out)
+        real = self._open(raw, None, event, out)
+        for (kind, index), part in item.parts.items():
+            if part.grown:  # it need not stand in `raw`
+                grow(real, real.part(kind, index, out), part.text, out)
+        self._finish(real, raw, event, out)
 
     def _settle(self, item: Item, raw: JSON, out: list[Event]) -> None:
         """Supply what an item's parts miss."""
+        if item.ended:
+            self._add_afterthoughts(item, raw, out)
         if item.kind == "opaque":
             return
         if item.kind == "tool_call":
@@ -404,7 +234,7 @@ class Board:
                 complete(item, item.part(kind, 0, out), raw, kind, out)
             return
         for group in ("summary", "content"):
-            for index, said in enumerate(_parts_of(raw, group)):
+            for index, said in enumerate(parts_of(raw, group)):
                 part_kind = fit(item, said)
                 if part_kind is None:
                     item.foreign += 0 if item.ended or item.foreign else 1
@@ -414,6 +244,17 @@ class Board:
                     continue
                 part = item.part(part_kind, index, out)
                 complete_part(item, part, said, out)
+
+    def _add_afterthoughts(self, item: Item, raw: JSON, out: list[Event]) -> None:
+        """Annotate an item that has ended with what was not said of it."""
+        fields = beyond(raw, KNOWN_ITEM[item.kind])
+        late = news(fields, item.said)
+        late.pop("id", None)
+        if late:
+            item.said = {**item.said, **late}
+            # Each note of an opaque item is the whole of it.
+            extra = note(item=item.said if item.kind == "opaque" else late)
+            out.append(Annotated(item.number, -1, "wire", {}, extra))
 
     def conclude(self, output: Any, out: list[Event]) -> None:
         """The reply ended well: compare the items with the final object, and end them.
@@ -429,7 +270,7 @@ class Board:
                 self._settle(item, raw, out)
             else:
                 self._finish(item, raw, {}, out)
-        for item in self._items:
+        for item in list(self._items):
             if item.ended:
                 continue
             if item.held is not None:
@@ -445,56 +286,10 @@ class Board:
         taken = {item for _, item in named}
         free: dict[str, list[Item]] = {}
         for item in reversed(self._items):
-            repeated = item.first is not None and item.ended
-            if item not in taken and not repeated:
+            if item not in taken:
                 free.setdefault(item.type, []).append(item)
         pairs: list[tuple[JSON, Item | None]] = []
         for raw, own in named:
             alike = free.get(raw["type"])
             pairs.append((raw, alike.pop() if own is None and alike else own))
         return pairs
-
-
-def is_item(raw: Any) -> bool:
-    """Whether a value can be an output item."""
-    return isinstance(raw, dict) and isinstance(raw.get("type"), str)
-
-
-def _parts_of(raw: JSON, group: str) -> list[JSON]:
-    match raw.get(group):
-        case None:
-            return []
-        case str(text):  # some servers spare the list
-            return [{"type": "summary_text" if group == "summary" else "output_text", "text": text}]
-        case list(parts) if all(is_item(part) for part in parts):
-            return parts
-        case _:
-            raise RemoteProtocolError(f"the upstream's {group} is no list of parts")
-
-
-def fit(item: Item, part: JSON) -> PartKind | None:
-    """The kind of a content part inside this item; None = one that the normal form has not."""
-    kind = PARTS.get(part["type"])
-    if item.kind == "reasoning" and kind == "text":  # older vLLM
-        return "thought"
-    return kind
-
-
-def complete_part(item: Item, part: Part, said: JSON, out: list[Event]) -> None:
-    """Supply what a part misses, by the whole part as the upstream repeats it."""
-    complete(item, part, said, "refusal" if part.kind == "refusal" else "text", out)
-    citations = said.get("annotations")
-    if isinstance(citations, list) and not part.ended:
-        for data in citations[part.citations :]:
-            annotate(item, part, data, out, None)
-    if not part.ended:
-        part.beyond = {**part.beyond, "part": beyond(said, KNOWN_PART)}
-
-
-def end_part(item: Item, part: Part, event: JSON, out: list[Event]) -> None:
-    """A part is complete. `event` is what its `done` said beyond what we know."""
-    if not part.ended:
-        part.ended = True
-        fields = {"event": {**part.beyond.get("event", {}), **event}}
-        extra = note(part=part.beyond.get("part", {}), **fields)
-        out.append(PartEnded(item.number, part.number, extra))

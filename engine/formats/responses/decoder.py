@@ -1,12 +1,18 @@
 """A Responses reply -> events: every event of the API, and what servers make of it.
 
-The law of this file: the `type` decides (in the JSON, else on the `event:` line); `board.py` finds
-the item. `sequence_number` is not looked at: servers leave it out or count wrongly. An event that
-we do not know is kept whole, as an annotation of the item or of the reply. A reply has ended well
-only with its terminal event: `[DONE]` or the end of the stream before it is a cut.
+The law of this file: the `type` decides, and the `event:` line only where the JSON has none (some
+servers write `event: message` over everything); `board.py` finds the item. `sequence_number` is not
+looked at: servers leave it out or count wrongly. An event that we do not know is kept whole, as an
+annotation of the item or of the reply. A reply has ended well only with its terminal event:
+`[DONE]` or the end of the stream before it is a cut.
 
-What is not kept: `sequence_number`; `in_progress` and `queued` after the first event; beats; and
-`obfuscation`, unless the client asked for it.
+The reply starts with the first event that has a response object, or else with the first one that
+says something of an item. Events that we do not know and that come earlier wait for it.
+
+What is not kept: `sequence_number`; `in_progress` and `queued` after the first event; beats;
+`obfuscation`, unless the client asked for it; and an unknown event whose type is no `EVENT_NAME`
+(its type would stand in the `event:` line of the client's stream, where a line break begins
+another event).
 
 The layout of the extras stands in `resource.py`.
 """
@@ -35,11 +41,12 @@ from ...request import Request
 from ..checks import JSON
 from ..openai_errors import error_object_to_info
 from ..wire import DONE, WireDecoder, parse_frame
-from .board import (
+from .board import Board
+from .items import (
     KNOWN_PART,
     PARTS,
-    Board,
     Item,
+    Part,
     annotate,
     beyond,
     complete,
@@ -51,7 +58,7 @@ from .board import (
     note,
     text_of,
 )
-from .quirks import KEEPALIVE, REASONING_TEXT
+from .quirks import EVENT_NAME, KEEPALIVE, REASONING_TEXT
 from .request import NAME
 
 
@@ -118,6 +125,9 @@ TEXTS: tuple[tuple[str, PartKind, str], ...] = (
 )
 """Prefix of the events of a text, the kind of its part, and the field of the whole text."""
 
+HANDSHAKES = frozenset({"response.created", "response.in_progress", "response.queued"})
+"""The events that say only that the reply has begun, and which one it is."""
+
 REASONS: dict[Any, FinishReason] = {
     "max_output_tokens": "length",
     "content_filter": "content_filter",
@@ -144,6 +154,13 @@ class ResponsesDialect:
             self._known -= {"obfuscation"}
         self._board = Board()
         self._started = False
+        self._early: list[JSON] = []  # unknown events before the reply started
+        self._early_size = 0
+
+    @property
+    def held(self) -> int:
+        """See `Dialect.held`."""
+        return self._board.held.size + self._early_size
 
     def on_frame(self, name: bytes, data: bytes, out: list[Event]) -> None:
         """See `Dialect.on_frame`."""
@@ -153,6 +170,7 @@ class ResponsesDialect:
         if not isinstance(event, dict):
             raise RemoteProtocolError("an event of the upstream is no object")
         kind = _word(event.get("type"))
+        self._board.weight = len(data)
         handler = HANDLERS.get(kind)
         if handler is not None and self._started:  # the common case, and the hot path
             handler(self, event, out)
@@ -161,23 +179,29 @@ class ResponsesDialect:
 
     def _other(self, kind: str | None, name: bytes, event: JSON, out: list[Event]) -> None:
         """The first event, and those without a type that we know."""
-        if kind not in HANDLERS and name:
+        if not kind:
             kind = event["type"] = name.decode("utf-8", "replace")
         if kind in BEATS:
             return
-        ours = kind is not None and kind.startswith("response.")
-        if kind == "error" or (event.get("error") and not ours):
+        if kind == "error" or (event.get("error") and not kind.startswith("response.")):
             self._error(event, out)
             return
-        if not self._started:
-            self._start(_object(event.get("response")), event, out)
+        if not kind:
+            raise RemoteProtocolError("an event of the upstream has no type")
         handler = HANDLERS.get(kind)
+        if not self._started:
+            response = _object(event.get("response"))
+            known = handler is not None and kind not in HANDSHAKES
+            if not known and not response:  # it may yet be said what reply this is
+                if handler is None:
+                    self._early.append(event)
+                    self._early_size += self._board.weight
+                return
+            self._start(response, event, out)
         if handler is not None:
             handler(self, event, out)
-        elif kind is not None:
-            self._foreign(event, out)
         else:
-            raise RemoteProtocolError("an event of the upstream has no type")
+            self._foreign(event, out)
 
     def on_whole(self, body: Any, out: list[Event]) -> None:
         """See `Dialect.on_whole`."""
@@ -214,6 +238,10 @@ class ResponsesDialect:
             extra["event"] = more
         created = _count(response.get("created_at")) or 0
         out.append(Started(reply_id, text_of(response, "model"), created, {NAME: extra}))
+        for early in self._early:
+            self._foreign(early, out)
+        self._early.clear()
+        self._early_size = 0
 
     def on_terminal(self, event: JSON, out: list[Event]) -> None:
         """The last event."""
@@ -323,7 +351,7 @@ class ResponsesDialect:
         if part.grown:
             end_part(item, part, more, sink)
         else:
-            _remember(part, more)
+            self._remember(item, part, more)
 
     def grow(self, event: JSON, out: list[Event], kind: PartKind) -> None:
         """A part grows."""
@@ -355,7 +383,7 @@ class ResponsesDialect:
         if item.kind == "tool_call" and part.grown:
             end_part(item, part, more, sink)
         else:
-            _remember(part, more)
+            self._remember(item, part, more)
 
     def on_annotation(self, event: JSON, out: list[Event]) -> None:
         """A citation."""
@@ -369,6 +397,12 @@ class ResponsesDialect:
             extra = note(event=beyond(event, self._known))
             annotate(item, part, event["annotation"], sink, extra)
 
+    def _remember(self, item: Item, part: Part, event: JSON) -> None:
+        """Keep what a `done` said beyond what we know, for the end of the part."""
+        if event:
+            part.beyond.setdefault("event", {}).update(event)
+            item.keep(self._board.weight)
+
     # Everything else.
 
     def on_handshake(self, event: JSON, out: list[Event]) -> None:
@@ -376,6 +410,8 @@ class ResponsesDialect:
 
     def _foreign(self, event: JSON, out: list[Event]) -> None:
         """An event that only this format understands, such as the progress of a hosted tool."""
+        if EVENT_NAME.fullmatch(event["type"]) is None:
+            return
         item: Item | None = None
         if "item_id" in event or "output_index" in event:
             item = self._board.find(event, "opaque", "message", "reasoning", "tool_call")
@@ -391,12 +427,6 @@ class ResponsesDialect:
 def _aside(item: Item, out: list[Event]) -> list[Event]:
     """Where the events of an item go: nowhere, if it is read aside."""
     return out if item.number >= 0 else []
-
-
-def _remember(part: Any, event: JSON) -> None:
-    """Keep what a `done` said beyond what we know, for the end of the part."""
-    if event:
-        part.beyond["event"] = {**part.beyond.get("event", {}), **event}
 
 
 def _index(event: JSON, kind: PartKind) -> Any:
@@ -444,9 +474,7 @@ def _completer(kind: PartKind, key: str) -> Handler:
 
 
 HANDLERS: dict[Any, Handler] = {
-    "response.created": ResponsesDialect.on_handshake,
-    "response.in_progress": ResponsesDialect.on_handshake,
-    "response.queued": ResponsesDialect.on_handshake,
+    **dict.fromkeys(HANDSHAKES, ResponsesDialect.on_handshake),
     "response.output_item.added": ResponsesDialect.on_added,
     "response.output_item.done": ResponsesDialect.on_done,
     "response.content_part.added": ResponsesDialect.on_part_added,

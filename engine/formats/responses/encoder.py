@@ -9,7 +9,8 @@ The law of this file: the full lifecycle, whatever the upstream left out, and ev
     completed | incomplete | failed
 
 `sequence_number` counts from 0 without a gap; items and parts are numbered as they appear. The last
-event repeats the items exactly as their own `done` said them. There is no `[DONE]`.
+event repeats the items exactly as their own `done` said them, and what an upstream added to them
+when they were over (a citation, a field of its own). There is no `[DONE]`.
 
 The bytes do not depend on how the events were batched. A delta is the hot path: its bytes are
 ready but for the number and the text.
@@ -17,6 +18,7 @@ ready but for the number and the text.
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 from ...accumulate import Accumulator, FinishedItem, FinishedPart, FinishedReply
@@ -39,7 +41,7 @@ from ...jsontext import dumps
 from ...request import Request
 from ..base import Identity
 from ..checks import JSON
-from .quirks import KEEPALIVE, REASONING_TEXT
+from .quirks import EVENT_NAME, KEEPALIVE, REASONING_TEXT
 from .request import NAME
 from .resource import (
     Head,
@@ -66,12 +68,13 @@ GROWTH: dict[PartKind, str] = {
 class _Part:
     """A part that is being streamed."""
 
-    __slots__ = ("citations", "kind", "prefix", "where")
+    __slots__ = ("citations", "ended", "kind", "prefix", "where")
 
     def __init__(self, kind: PartKind, where: JSON) -> None:
         self.kind: PartKind = kind
         self.where = where
         self.citations = 0
+        self.ended = False
         delta = f"{GROWTH[kind]}.delta"
         fixed: JSON = {"type": delta, **where}
         if kind == "text":
@@ -83,12 +86,13 @@ class _Part:
 class _Item:
     """An item that is being streamed; `index` is -1 until it has been announced."""
 
-    __slots__ = ("counts", "id", "index", "parts", "started")
+    __slots__ = ("counts", "ended", "id", "index", "parts", "started")
 
     def __init__(self, started: ItemStarted) -> None:
         self.started = started
         self.id = ""
         self.index = -1
+        self.ended = False
         self.parts: dict[int, _Part] = {}
         self.counts = {"content_index": 0, "summary_index": 0}
 
@@ -104,7 +108,8 @@ class ResponsesEncoder:
         self._request = request
         self._identity = identity
         self._head: Head | None = None
-        # The pipeline's own fold bounds the reply; this one must not be stricter.
+        # No limit: the pipeline's own fold has bounded these very events, and a second count that
+        # differed by a byte would break a reply that has passed.
         self._fold = Accumulator(sys.maxsize)
         self._sequence = 0
         self._items: dict[int, _Item] = {}
@@ -116,12 +121,13 @@ class ResponsesEncoder:
         begun = self._head is not None
         if begun or len(events) > 1:
             events = _without_restart(events, begun=begun)
-        self._fold.add(events)
-        for event in events:
-            if type(event) is PartDelta:
-                self._delta(event)
-            else:
-                self._take(event)
+        for run in _runs(events):
+            self._fold.add(run)
+            for event in run:
+                if type(event) is PartDelta:
+                    self._delta(event)
+                else:
+                    self._take(event)
         data = b"".join(self._out)
         self._out.clear()
         return data
@@ -175,6 +181,8 @@ class ResponsesEncoder:
 
     def _take_of_item(self, event: PartStarted | Annotated | PartEnded | ItemEnded) -> None:
         item = self._items.get(event.item)
+        if isinstance(event, Annotated) and item and item.ended:
+            self._redo(item, event)
         if isinstance(event, Annotated) and (event.item < 0 or (item and event.kind == "wire")):
             self._foreign(event, item)
         elif item is None:
@@ -185,7 +193,7 @@ class ResponsesEncoder:
             self._close(item, event)
         elif isinstance(event, ItemEnded):
             self._done(item, event)
-        else:
+        elif not item.parts[event.part].ended:
             self._annotate(item, event)
 
     # The reply.
@@ -236,11 +244,17 @@ class ResponsesEncoder:
             self._announce(item, None)
             self._open(item, PartStarted(event.item, 0, "arguments"))
             self._input_done(item, "", None)
+        item.ended = True
         folded = self._fold.reply.items[event.item]
         status: ItemStatus = event.status
         body = self._output[item.index] = output_item(folded, item.id, status)
         place = {"output_index": item.index, "item": body}
         self._emit("response.output_item.done", place, event.extra)
+
+    def _redo(self, item: _Item, event: Annotated) -> None:
+        """Something was added to an item that is over: only the last event can still say it."""
+        folded = self._fold.reply.items[event.item]
+        self._output[item.index] = output_item(folded, item.id, folded.status or "completed")
 
     # Parts.
 
@@ -262,6 +276,7 @@ class ResponsesEncoder:
 
     def _close(self, item: _Item, event: PartEnded) -> None:
         part = item.parts[event.part]
+        part.ended = True
         folded = self._fold.reply.items[event.item].parts[event.part]
         if part.kind in {"arguments", "input"}:
             self._input_done(item, folded.text, event.extra)
@@ -295,8 +310,8 @@ class ResponsesEncoder:
         """An event of this format that the normal form has not, with our numbers."""
         raw: JSON = (event.extra or {}).get(NAME, {}).get("event", {})
         kind = raw.get("type")
-        if not isinstance(kind, str):
-            return
+        if not isinstance(kind, str) or EVENT_NAME.fullmatch(kind) is None:
+            return  # a note about what has ended; or a name that would break the frame
         body = {key: value for key, value in raw.items() if key != "type"}
         if item is not None:
             ours = item.where
@@ -316,3 +331,11 @@ def _without_restart(events: list[Event], *, begun: bool) -> list[Event]:
             begun = True
         kept.append(event)
     return kept
+
+
+def _runs(events: list[Event]) -> list[list[Event]]:
+    """Cut a batch before each annotation: its item's `done` must not know what comes after it."""
+    cuts = [place for place, event in enumerate(events) if type(event) is Annotated]
+    if not cuts:
+        return [events]
+    return [events[start:end] for start, end in itertools.pairwise([0, *cuts, len(events)])]

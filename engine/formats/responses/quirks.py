@@ -11,6 +11,7 @@ clients were written against it; else OpenAI's schema.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 
@@ -20,6 +21,9 @@ KEEPALIVE = "keepalive"
 """The type of a beat."""
 REASONING_TEXT = "response.reasoning_text"
 """The prefix of the events of raw reasoning."""
+EVENT_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
+"""What may be the type of an event. OpenAI's are words and dots; extensions of Open Responses have
+the server's name and a colon in front. Whatever it allows must be safe on an `event:` line."""
 
 
 class Quirk(NamedTuple):
