@@ -186,8 +186,9 @@ def _code(code: Any) -> str | None:
 
 def _status(own: Any, code: str | None, kind: Any) -> int:
     for word in (own, code, kind):
-        if str(word).isdecimal() and 400 <= int(str(word)[:9]) <= 599:
-            return int(str(word))
+        number = str(word) if isinstance(word, str | int) else ""
+        if len(number) == 3 and number.isdecimal() and 400 <= int(number) <= 599:
+            return int(number)
         if isinstance(word, str) and word.lower() in STATUS_OF_WORD:
             return STATUS_OF_WORD[word.lower()]
     return 502

@@ -20,12 +20,14 @@ from nursling.engine.events import (
     Started,
 )
 from nursling.engine.formats.chat import CHAT
+from nursling.engine.formats.chat.decoder import ChatDialect
 from nursling.engine.formats.chat.unwrap import Unwrapper, wrap_input, wrap_tool
 from nursling.engine.limits import DEFAULT_LIMITS
 from nursling.engine.request import CustomTool
 from support.chat import (
     DONE,
     HEAD,
+    IDENTITY,
     Json,
     ask,
     chunk,
@@ -369,10 +371,18 @@ REASONS = [
 @pytest.mark.parametrize(("word", "reason", "raw"), REASONS)
 def test_reason(word: str, reason: str, raw: str | None) -> None:
     """Every finish reason has its meaning, and a foreign word is kept beside it."""
-    events = decode(stream({"content": "hi"}, finish=word))
+    said = calls(call(F, A, index=0)) if reason == "tool_calls" else {"content": "hi"}
+    events = decode(stream(said, finish=word))
     [finished] = [event for event in events if isinstance(event, Finished)]
     assert finished.reason == reason
     assert (kept(finished) or {}).get("finish_reason") == raw
+
+
+def test_tool_calls_without_a_call() -> None:
+    """A finish reason that promises calls which are not there means a plain end."""
+    events = decode(stream({"content": "hi"}, finish="tool_calls"))
+    [finished] = [event for event in events if isinstance(event, Finished)]
+    assert finished.reason == "stop"
 
 
 def test_one_reason() -> None:
@@ -475,7 +485,7 @@ ENTRY = {
     "token": "h",
     "logprob": -0.1,
     "bytes": None,
-    "top_logprobs": [{"token": "h", "logprob": 0}],
+    "top_logprobs": [{"token": "h", "logprob": 0, "bytes": None}],
 }
 
 
@@ -502,18 +512,16 @@ def test_logprobs() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry",
-    ["h", {"token": 1, "logprob": 0}, {"token": "h", "logprob": None},
-     {"token": "h", "logprob": 0, "top_logprobs": 5},
-     {"token": "h", "logprob": 0, "top_logprobs": [1]}],
+    "odd",
+    ["h", 5, ["h"], {"content": "h"}, {"content": ["h"]}, {"content": [{"token": 1, "logprob": 0}]},
+     {"content": [{"token": "h", "logprob": None}], "refusal": {"a": 1}}],
 )  # fmt: skip
-def test_odd_logprobs(entry: Any) -> None:
-    """Logprobs that are not what the schema says never reach the normal form."""
-    events = decode(stream(chunk({"content": "hi"}, c_logprobs={"content": [entry]})))
-    [grown] = [event for event in events if isinstance(event, PartDelta)]
-    assert grown.logprobs is None
-    expected = {"index": 0, "choice": {"logprobs": {"content": [entry]}}}
-    assert expected in [kept(event) for event in events]
+@pytest.mark.parametrize("delta", [{"content": "hi"}, {"role": "assistant"}, None])
+def test_odd_logprobs(odd: Any, delta: Json | None) -> None:
+    """Logprobs that are not what the schema says reach neither the normal form nor a client."""
+    events = decode(stream(chunk(delta, c_logprobs=odd)))
+    assert all(event.logprobs is None for event in events if isinstance(event, PartDelta))
+    assert "logprobs" not in json.dumps([kept(event) for event in events])
 
 
 def test_citations() -> None:
@@ -527,7 +535,7 @@ def test_citations() -> None:
     reply = read(stream({"content": "hi"}, {"annotations": [nested, flat, *odd]}))
     assert reply.items[0].parts[0].citations == [flat, flat]
     [note] = reply.items[0].parts[0].notes
-    assert note["chat"]["delta"] == {"annotations": odd}
+    assert note["chat"]["delta"] == {"annotations": odd[:-1]}  # a number is none at all
     assert read(stream({"annotations": [flat]})).items[0].parts[0].citations == [flat]
 
 
@@ -685,3 +693,127 @@ def test_after_its_end() -> None:
     )
     with pytest.raises(RemoteProtocolError, match="after its end"):
         legal(events)
+
+
+def calls_of(data: bytes) -> list[tuple[str, str, str]]:
+    """The `(id, name, arguments)` of every call."""
+    found = [one for one in said_by(read(data)) if one[0] not in {"text", "thought"}]
+    return [(call_id, name, text) for call_id, name, text in found]
+
+
+OWN = "call_chatcmplup_1"
+
+TWINS: dict[str, tuple[bytes, list[tuple[str, str, str]]]] = {
+    "one id, two indexes": (
+        stream(calls(call(F, A, index=0, id="i")), calls(call(F, B, index=1, id="i"))),
+        [("i", F, A), (OWN, F, B)],
+    ),
+    "one id, two indexes, both go on": (
+        stream(
+            calls(call(F, A[:3], index=0, id="i")),
+            calls(call(F, B[:3], index=1, id="i")),
+            calls(call(None, A[3:], index=0, id="i")),
+            calls(call(None, B[3:], index=1, id="i")),
+        ),
+        [("i", F, A), (OWN, F, B)],
+    ),
+    "one id, one list": (
+        whole(calls(call(F, A, id="i"), call(F, B, id="i"))), [("i", F, A), (OWN, F, B)]
+    ),
+    "one id and index, one list": (
+        whole(calls(call(F, A, index=0, id="i"), call(F, B, index=0, id="i"))),
+        [("i", F, A), (OWN, F, B)],
+    ),
+    "one id, whole before": (
+        stream(calls(call(F, A, index=0, id="i")), calls(call(F, B, index=0, id="i"))),
+        [("i", F, A), (OWN, F, B)],
+    ),
+    "one id, no index, whole before": (
+        stream(calls(call(F, A, id="i")), calls(call(F, B, id="i"))),
+        [("i", F, A), (OWN, F, B)],
+    ),
+    "one id, two names": (
+        stream(calls(call(F, A[:3], index=0, id="i")), calls(call("g", B, index=0, id="i"))),
+        [("i", F, A[:3]), (OWN, "g", B)],
+    ),
+    "white space behind is no call": (
+        stream(calls(call(F, A, index=0, id="i")), calls(call(F, "\n", index=0, id="i"))),
+        [("i", F, A + "\n")],
+    ),
+    "the name in each fragment": (
+        stream(*(calls(call(F, one, index=0, id="i")) for one in '{"a":"}{\\"]","b":[1]}')),
+        [("i", F, '{"a":"}{\\"]","b":[1]}')],
+    ),
+    "a new id in each fragment": (
+        stream(calls(call(F, A[:3], index=0, id="i")), calls(call(None, A[3:], index=0, id="j"))),
+        [("i", F, A)],
+    ),
+    "an old id under a new index, without a name": (
+        stream(calls(call(F, A[:3], index=0, id="i")), calls(call(None, A[3:], index=1, id="i"))),
+        [("i", F, A)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_twins(name: str) -> None:
+    """Two calls with one id stay two, each with an id of its own; a fragment without a name none.
+
+    What is asked of a tool twice must be done twice, and each result has to find its call.
+    """
+    data, expected = TWINS[name]
+    assert calls_of(data) == expected
+
+
+def test_many_calls() -> None:
+    """Calls and choices without bound are a breach of the protocol, not memory of ours."""
+    many = [calls(call(F, "{}", index=number, id=f"i{number}")) for number in range(129)]
+    assert len(calls_of(stream(*many[:128]))) == 128
+    *_, last = decode(stream(*many))
+    assert isinstance(last, Failed)
+    assert last.error.status == 502
+    *_, last = decode(stream(chunk({"content": "x"}, index=128)))
+    assert isinstance(last, Failed)
+    wanted = b"".join(chunk({"content": "x"}, index=n, finish="stop") for n in range(200)) + DONE
+    *_, last = decode(wanted, ask(n=200))
+    assert isinstance(last, Ended)
+
+
+def test_held() -> None:
+    """What waits for a name is counted, and no longer once it is told."""
+    dialect = ChatDialect(ask())
+    out: list[Event] = []
+
+    def take(delta: Json) -> int:
+        dialect.on_frame(b"", chunk(delta)[6:].strip(), out)
+        return dialect.held
+
+    assert take(calls(call(None, "x" * 100, index=0, id="i"))) == 101
+    assert take(calls(call(None, "x" * 100, index=0, zip=1))) > 201
+    assert take(calls(call(None, "y" * 50, index=1))) > 251
+    assert take(calls(call(F, "", index=0))) == 50
+    early = ChatDialect(ask())
+    early.on_frame(b"", b'{"choices":[],"zip":"abc"}', [])
+    assert early.held == len('{"zip":"abc"}')
+    early.on_frame(b"", chunk({})[6:].strip(), [])
+    assert early.held == 0
+
+
+def test_odd_members() -> None:
+    """Members that the schema knows as texts or counts are kept only as such."""
+    events = decode(stream(chunk({"content": "hi"}, system_fingerprint=[1], service_tier={})))
+    assert kept(events[0]) == {}
+    reply = read(
+        stream(
+            {"content": "hi", "reasoning_details": [5, {"type": "x"}], "annotations": ["a"]},
+            chunk({}, usage={"prompt_tokens": 2**70, "prompt_tokens_details": {
+                "cached_tokens": [1], "audio_tokens": "x", "own": "kept"}}),
+        )
+    )  # fmt: skip
+    body = CHAT.render_reply(reply, ask(), IDENTITY)
+    assert body["usage"] == {
+        "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0,
+        "prompt_tokens_details": {"own": "kept"},
+    }  # fmt: skip
+    message = body["choices"][0]["message"]
+    assert (message["reasoning_details"], message["annotations"]) == ([{"type": "x"}], [])

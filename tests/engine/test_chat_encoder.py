@@ -34,6 +34,7 @@ from support.chat import (
     deltas,
     encode,
     fold,
+    frame,
     legal,
     payloads,
     program,
@@ -301,23 +302,23 @@ def test_reply_that_broke() -> None:
 
 
 def test_logprobs() -> None:
-    """Logprobs leave with every member that the schema requires."""
+    """Logprobs leave with the text that they came with."""
+    empty = {"token": "", "logprob": 0, "bytes": None, "top_logprobs": []}
     events = legal(
         [
             START,
             ItemStarted(0, "message"),
             PartStarted(0, 0, "text"),
-            PartDelta(0, 0, "h", [ENTRY]),
-            PartDelta(0, 0, "", [{"token": "", "logprob": 0}]),
+            PartDelta(0, 0, "h", [FULL]),
+            PartDelta(0, 0, "", [empty]),
             PartStarted(0, 1, "refusal"),
-            PartDelta(0, 1, "n", [ENTRY]),
+            PartDelta(0, 1, "n", [FULL]),
             *END,
         ]
     )
     data = encode(events)
     check_chat_stream(data)
     found = [one["choices"][0].get("logprobs") for one in payloads(data)]
-    empty = {"token": "", "logprob": 0, "bytes": None, "top_logprobs": []}
     assert found == [
         None,
         {"content": [FULL], "refusal": None},
@@ -496,11 +497,13 @@ def test_members_of_one_choice() -> None:
 
 
 def test_usage_chunk_members() -> None:
-    """What rides on the chunk of usage goes with it: to a client that asked for it."""
+    """What rides on the chunk of usage goes with it, or else with the finish reason."""
     last = {**HEAD, "choices": [], "usage": {"prompt_tokens": 1}, "timings": {"ms": 1}}
     data = stream({"content": "a"}, done=False) + b"data: " + json.dumps(last).encode() + b"\n\n"
     data += b"data: [DONE]\n\n"
-    assert b"timings" not in again(data)
+    last_one = payloads(again(data))[-1]  # the finish reason waits for what comes behind it
+    assert last_one["choices"][0]["finish_reason"] == "stop"
+    assert last_one["timings"] == {"ms": 1}
     found = payloads(again(data, stream_options={"include_usage": True}))[-1]
     assert found["timings"] == {"ms": 1}
 
@@ -620,3 +623,85 @@ def test_program_request() -> None:
     request = program(format="", include_usage=True)
     out = encode(legal([START, *END]), request)
     check_chat_stream(out, usage=None)
+
+
+def test_behind_the_finish_reason() -> None:
+    """What a server says behind a finish reason leaves on the chunk with it, or with the usage.
+
+    Azure says its filter's results there, llama-server its timings.
+    """
+    data = stream(
+        chunk({"content": "a"}),
+        chunk({"content": "b"}, index=1),
+        chunk({}, finish="stop"),
+        chunk({}, finish="stop", index=1),
+        chunk({"zip": 1}, c_content_filter_results={"hate": 0}),
+        frame({**HEAD, "choices": [], "usage": {"prompt_tokens": 1}, "timings": {"ms": 1}}),
+        finish=None,
+    )
+    for options in (None, {"include_usage": True}):
+        out = again(data, n=2, stream_options=options)
+        chunks = check_chat_stream(out, n=2, usage=options is not None)
+        first, second = (chunk for chunk in chunks if chunk["choices"] and _finish_of(chunk))
+        assert first["choices"][0]["content_filter_results"] == {"hate": 0}
+        assert first["choices"][0]["delta"] == {"zip": 1}
+        assert ("timings" in second) == (options is None)
+        assert chunks[-1]["timings"] == {"ms": 1}
+
+
+def _finish_of(chunk: Json) -> Any:
+    return chunk["choices"][0]["finish_reason"]
+
+
+def test_failed_behind_the_finish_reason() -> None:
+    """A finish reason that was said is told, though the reply breaks behind it."""
+    out = encode(legal(decode(stream({"content": "a"}, done=False) + b"data: {]\n\n")))
+    events, _ = check_failed_stream(out, "chat")
+    assert _finish_of(events[-1]) == "stop"
+
+
+def test_twin_ids() -> None:
+    """Calls of one id leave with ids of their own, the same in a stream and whole."""
+    events: list[Event] = [START]
+    for number, own_id in enumerate(("c", "c", "c", "")):
+        events += said(number, "tool_call", ("arguments", "{}"), id=own_id, name="f")
+    events += END
+    ids = [delta["tool_calls"][0]["id"] for delta in deltas(encode(legal(events)))
+           if "id" in delta["tool_calls"][0]]  # fmt: skip
+    assert ids == ["c", *(f"call_89abcdef0123456789abcdef_{number}" for number in (1, 2, 3))]
+    assert [call["id"] for call in message_of(events)["tool_calls"]] == ids
+
+
+def test_other_citations() -> None:
+    """Chat can cite a URL and nothing else: what cites a file is not written."""
+    events = [START, *said(0, "message", ("text", "a"))[:-1]]
+    events += [Annotated(0, 0, "citation", {"type": "file_citation", "file_id": "f", "index": 1})]
+    events += [Annotated(0, 0, "citation", CITATION), *END]
+    out = encode(legal(events))
+    check_chat_stream(out)
+    found = [note for delta in deltas(out) for note in delta.get("annotations", ())]
+    assert found == message_of(events)["annotations"]
+    assert [note["type"] for note in found] == ["url_citation"]
+
+
+def test_pieces() -> None:
+    """Members that come in pieces are joined whole, and odd ones among them break nothing."""
+    details = [
+        {"type": "t", "text": "a", "index": 0},
+        {"type": "t", "text": "b", "index": 0, "signature": None},
+        {"type": "t", "text": 5, "index": 0, "signature": "s"},
+        {"type": "t", "text": "c", "index": 0},
+    ]
+    deltas_ = [
+        {"content": "x", "audio": {"id": "i", "data": "AA", "zip": {"a": [1]}}},
+        {"audio": {"data": "BB", "transcript": 5, "zip": {"a": [2], "b": "z"}}},
+        *({"reasoning_details": [one]} for one in details),
+    ]
+    body = CHAT.render_reply(fold(legal(decode(stream(*deltas_)))), ask(), IDENTITY)
+    message = body["choices"][0]["message"]
+    assert message["audio"] == {
+        "id": "i", "data": "AABB", "transcript": 5, "zip": {"a": [1, 2], "b": "z"},
+    }  # fmt: skip
+    assert message["reasoning_details"] == [
+        {"type": "t", "text": "abc", "index": 0, "signature": "s"}
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -160,3 +161,10 @@ def test_recorded(one: Recording) -> None:
     assert info.status == one.status
     assert info.message
     check("openai", "ErrorResponse", render_error(info, "chat"))
+
+
+@pytest.mark.parametrize("code", ["000000400123", "4" * 5000, 600, 399, "٤٠٠٤", -400, 4000])
+def test_odd_numbers(code: Any) -> None:
+    """A number that is no HTTP status of an error does not become one."""
+    info = error_object_to_info({"message": "x", "code": code}, status=None, format_name="chat")
+    assert info.status == 502

@@ -2,14 +2,16 @@
 
 The law of this file: a fragment belongs to the call with its id; without an id, to the call under
 its index; without an index, to the last one. A name is a name: it comes whole, and saying it
-again adds nothing (llama_cpp.server and LiteLLM repeat it with each fragment).
+again adds nothing (llama_cpp.server and LiteLLM repeat it with each fragment). Only a fragment
+with a name can begin a call, and no two calls that are told have one id.
 
 What is mended, each because a server does it:
 
-* a new id under an old index is a new call (all calls under index 0: old Ollama, gcli2api#406);
-* no index and no id: another name is another call, and so is the same name once the arguments
-  before are whole JSON;
-* no id ever: one is made of the reply's id and the item's number;
+* a new id under an old index is a new call (all calls under index 0: old Ollama, gcli2api#406),
+  if it has a name; without one it goes on with the call of that index (an id for each fragment);
+* an old id under a new index is a new call, and so is a second named entry of one list;
+* another name is another call, and so is the same name once the arguments before are whole JSON;
+* no id ever, or one that an earlier call has: one is made of the reply's id and the item's number;
 * an object as `arguments` is written as JSON text;
 * `function_call` beside `tool_calls` says the same thing twice: it counts only where it is alone
   (llama_cpp.server);
@@ -18,6 +20,7 @@ What is mended, each because a server does it:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -28,30 +31,72 @@ from .unwrap import Unwrapper
 from .words import tagged, without_nulls
 
 
+MAX_CALLS = 128
+"""Tool calls of one choice. OpenAI's API knows no more tools than that."""
+
 _KNOWN = frozenset({"index", "id", "type", "function", "custom"})
+
+
+class _Object:
+    """Follows the text of a JSON object as it grows, to know when it is whole; keeps none of it."""
+
+    __slots__ = ("_depth", "_escaped", "_quoted", "whole")
+
+    _outside = re.compile(r'["{}\[\]]')
+    _inside = re.compile(r'["\\]')
+
+    def __init__(self) -> None:
+        self.whole = False
+        self._depth = 0
+        self._quoted = False
+        self._escaped = False
+
+    def feed(self, text: str) -> None:
+        """Take some more of the text."""
+        at = int(self._escaped)
+        self._escaped = False
+        while match := (self._inside if self._quoted else self._outside).search(text, at):
+            at = match.end()
+            match match.group():
+                case '"':
+                    self._quoted = not self._quoted
+                case "\\":
+                    self._escaped = at == len(text)
+                    at += 1
+                case "{" | "[":
+                    self._depth += 1
+                case _:
+                    self._depth -= 1
+                    self.whole = self.whole or self._depth == 0
 
 
 class _Call:
     """One call. `item` is negative until its name is known: only then can it be told."""
 
-    __slots__ = ("custom", "id", "item", "name", "patch", "said", "unwrapper", "waiting")
+    __slots__ = (
+        "arguments",
+        "custom",
+        "held",
+        "id",
+        "index",
+        "item",
+        "name",
+        "patch",
+        "unwrapper",
+        "waiting",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, index: int | None) -> None:
         self.item = -1
+        self.index = index
         self.id = ""
         self.name = ""
         self.custom = False
         self.unwrapper: Unwrapper | None = None
-        self.said: list[str] = []  # the arguments, kept only while the wire has given no id
-        self.waiting = ""  # arguments that came before the name
+        self.arguments = _Object()
+        self.held = 0  # characters that came before the name, and wait for it
+        self.waiting: list[str] = []  # the arguments among them
         self.patch: dict[str, Any] = {}
-
-    def is_whole(self) -> bool:
-        try:
-            jsontext.loads("".join(self.said).encode("utf-8", "replace"))
-        except ValueError:
-            return False
-        return True
 
 
 class Calls:
@@ -63,29 +108,29 @@ class Calls:
         wrapped: frozenset[str],
         next_item: Callable[[], int],
         make_id: Callable[[int], str],
+        hold: Callable[[int], None],
     ) -> None:
         self._choice = choice
         self._wrapped = wrapped
         self._next_item = next_item
         self._make_id = make_id
+        self._hold = hold
+        self.told = False
+        """Whether any call has become an event."""
         self._calls: list[_Call] = []
+        self._ids: set[str] = set()  # of the calls that are told
         self._by_id: dict[str, _Call] = {}
         self._by_index: dict[int, _Call] = {}
         self._current: _Call | None = None
         self._modern = False
 
-    @property
-    def told(self) -> bool:
-        """Whether any call has become an event."""
-        return any(call.item >= 0 for call in self._calls)
-
     def take(self, raw: Any, out: list[Event]) -> None:
         """Read the `tool_calls` of a delta."""
-        last: _Call | None = None
+        before: set[_Call] = set()
         for entry in raw if isinstance(raw, list) else [raw]:
             if isinstance(entry, dict):
                 self._modern = True
-                last = self._take_entry(entry, last, out)
+                before.add(self._take_entry(entry, before, out))
 
     def take_legacy(self, raw: dict[str, Any], out: list[Event]) -> None:
         """Read the `function_call` of a delta that has no `tool_calls`."""
@@ -100,12 +145,13 @@ class Calls:
         """The choice is over."""
         for call in self._calls:
             if call.item < 0:
-                if call.waiting:
+                if any(call.waiting):
                     raise RemoteProtocolError("a tool call of the upstream has no name")
             elif call.unwrapper is not None and (rest := call.unwrapper.close()):
                 out.append(PartDelta(call.item, 0, rest))
 
-    def _take_entry(self, entry: dict[str, Any], last: _Call | None, out: list[Event]) -> _Call:
+    def _take_entry(self, entry: dict[str, Any], before: set[_Call], out: list[Event]) -> _Call:
+        """Read one entry; `before` are the calls of the entries before it in the same list."""
         body = entry.get("custom")
         custom = isinstance(body, dict)
         if not isinstance(body, dict):
@@ -117,7 +163,7 @@ class Calls:
             index if type(index) is int else None,
             call_id if isinstance(call_id, str) else "",
             body,
-            last,
+            before,
         )
         call.custom = call.custom or custom or entry.get("type") == "custom"
         self._current = call
@@ -126,23 +172,30 @@ class Calls:
         return call
 
     def _find(
-        self, index: int | None, call_id: str, body: dict[str, Any], last: _Call | None
+        self, index: int | None, call_id: str, body: dict[str, Any], before: set[_Call]
     ) -> _Call:
-        call = self._by_id.get(call_id) if call_id else None
-        if call is None:
-            if index is not None:
-                call = self._by_index.get(index)
-            elif last is None or not body.get("name"):
-                call = self._current  # entries of one list are never one call
-            if call is None or _is_another(call, call_id, body):
-                call = self._begin(index)
-        if call_id:
+        name = body.get("name")
+        known = self._by_id.get(call_id)
+        call = None if index is None else self._by_index.get(index)
+        if known is not None and (
+            index is None or known.index in {None, index} or (call is None and not name)
+        ):
+            call = known
+        elif index is None and not (before and name):
+            call = self._current
+        if call is None or _is_another(call, call_id, body, before):
+            call = self._begin(index)
+        if call_id and not call.id:
             call.id = call_id
             self._by_id[call_id] = call
+            if call.item < 0:
+                self._keep(call, len(call_id))
         return call
 
     def _begin(self, index: int | None) -> _Call:
-        call = _Call()
+        if len(self._calls) == MAX_CALLS:
+            raise RemoteProtocolError(f"the upstream makes over {MAX_CALLS} tool calls at once")
+        call = _Call(index)
         self._calls.append(call)
         self._current = call
         if index is not None:
@@ -157,23 +210,35 @@ class Calls:
             call.name = name
         native = call.custom and call.unwrapper is None
         text = _text(body.get("input" if native else "arguments"))
-        if text and not call.id:
-            call.said.append(text)
+        if text and not native:
+            call.arguments.feed(text)
         if call.item < 0:
-            call.waiting += text
+            call.waiting.append(text)
             call.patch |= patch
             if not call.name:
+                self._keep(call, len(text) + (len(jsontext.dumps(patch)) if patch else 0))
                 return
+            text, patch = "".join(call.waiting), {}
+            call.waiting.clear()
+            self._keep(call, -call.held)
             self._start(call, out)
-            text, patch = call.waiting, {}
         if call.unwrapper is not None:
             text = call.unwrapper.feed(text)
         if text or patch:
             extra = tagged({"index": self._choice, "call": patch}) if patch else None
             out.append(PartDelta(call.item, 0, text, None, extra))
 
+    def _keep(self, call: _Call, size: int) -> None:
+        call.held += size
+        self._hold(size)
+
     def _start(self, call: _Call, out: list[Event]) -> None:
         call.item = self._next_item()
+        self.told = True
+        call_id = call.id
+        if not call_id or call_id in self._ids:
+            call_id = self._make_id(call.item)
+        self._ids.add(call_id)
         if not call.custom and call.name in self._wrapped:
             call.custom, call.unwrapper = True, Unwrapper()
         extra = tagged({"index": self._choice, "call": call.patch}) if call.patch else None
@@ -182,7 +247,7 @@ class Calls:
                 call.item,
                 "tool_call",
                 self._choice,
-                call.id or self._make_id(call.item),
+                call_id,
                 call.name,
                 extra,
             )
@@ -190,14 +255,17 @@ class Calls:
         out.append(PartStarted(call.item, 0, "input" if call.custom else "arguments"))
 
 
-def _is_another(call: _Call, call_id: str, body: dict[str, Any]) -> bool:
-    """Whether a fragment, under the index of a call that it does not name by id, is a new call."""
-    if call_id and call.id:
-        return True
+def _is_another(call: _Call, call_id: str, body: dict[str, Any], before: set[_Call]) -> bool:
+    """Whether a fragment that seems to belong to a call begins a new one."""
     name = body.get("name")
-    if not name or not call.name:
+    if not name:
         return False
-    return name != call.name or (not call.id and bool(body.get("arguments")) and call.is_whole())
+    if call in before or (call_id and call.id and call_id != call.id):
+        return True
+    if not call.name:
+        return False
+    more = _text(body.get("arguments"))
+    return name != call.name or (call.arguments.whole and bool(more) and not more.isspace())
 
 
 def _text(arguments: Any) -> str:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ... import jsontext
 from ...errors import RemoteProtocolError, Truncated
 from ...events import (
     Annotated,
@@ -40,16 +41,25 @@ from ...events import (
 )
 from ...request import CustomTool, Request
 from ..openai_errors import error_object_to_info
+from ..shapes import read_logprobs
 from ..wire import DONE, parse_frame
 from .calls import Calls
-from .delta import REASONING, Parts, Thought, listed, patch_of_delta, thought_of
+from .delta import (
+    REASONING,
+    Parts,
+    Thought,
+    listed,
+    loose_logprobs,
+    patch_of_delta,
+    thought_of,
+)
 from .words import (
     FINISH,
     NAME,
     STICKY,
+    TEXTS,
     integer,
     read_citation,
-    read_logprobs,
     read_usage,
     tagged,
 )
@@ -57,6 +67,9 @@ from .words import (
 
 _CHUNK = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
+MAX_CHOICES = 128
+"""Choices that are read if no more were asked for: the bound of `n` in OpenAI's API."""
+
 _NOT_FOR_IDS = re.compile(r"[^A-Za-z0-9]")
 
 
@@ -97,6 +110,9 @@ class ChatDialect:
             if isinstance(tool, CustomTool) and request.format != NAME
         )
         self._choices: dict[int, _Choice] = {}
+        self._unfinished = 0
+        self.held = 0
+        """Characters that are kept here, and that no event has carried yet."""
         self._items = 0
         self._patches = 0
         self._token = ""
@@ -107,9 +123,7 @@ class ChatDialect:
     @property
     def finished(self) -> bool:
         """Whether every choice that was asked for, and every one seen, has its finish reason."""
-        return len(self._choices) >= self._expected and all(
-            choice.finished for choice in self._choices.values()
-        )
+        return len(self._choices) >= self._expected and not self._unfinished
 
     def on_frame(self, name: bytes, data: bytes, out: list[Event]) -> None:
         """See `Dialect.on_frame`."""
@@ -148,7 +162,7 @@ class ChatDialect:
 
     def on_eof(self, out: list[Event]) -> None:
         """See `Dialect.on_eof`."""
-        if not self._choices or not all(choice.finished for choice in self._choices.values()):
+        if not self._choices or self._unfinished:
             raise Truncated("the upstream's stream ended before its finish reason")
         self._end(out)
 
@@ -162,11 +176,14 @@ class ChatDialect:
         if not isinstance(usage, dict):
             usage = None
         if not (self._started or choices or usage or chunk.get("id")):
-            self._early |= patch  # Azure's first chunk, in which every word is empty
+            if patch:
+                self._early |= patch  # Azure's first chunk, in which every word is empty
+                self._hold(len(jsontext.dumps(patch)))
             return
         before = len(out)
         if not self._started:
-            patch = self._early | patch
+            patch, self._early = self._early | patch, {}
+            self.held = 0
             self._start(chunk, out)
         for choice in choices:
             if isinstance(choice, dict):
@@ -184,6 +201,8 @@ class ChatDialect:
         patch: dict[str, Any] = {}
         for key, value in chunk.items():
             if key in _CHUNK or value is None:
+                continue
+            if key in TEXTS and not isinstance(value, str):
                 continue
             if key in STICKY:
                 if self._sticky.get(key) == value:
@@ -233,7 +252,7 @@ class ChatDialect:
         choice = self._choice(index if type(index) is int and index >= 0 else 0)
         before = len(out)
         delta = raw.get("delta") or raw.get("message")
-        unused = raw.get("logprobs")
+        unused = loose_logprobs(raw.get("logprobs"))
         patch: dict[str, Any] = {}
         if not isinstance(delta, dict):
             pass
@@ -263,7 +282,10 @@ class ChatDialect:
     def _choice(self, index: int) -> _Choice:
         choice = self._choices.get(index)
         if choice is None:
-            calls = Calls(index, self._wrapped, self._next_item, self._make_id)
+            if index >= max(self._expected, MAX_CHOICES):
+                raise RemoteProtocolError(f"the upstream answers with a choice number {index}")
+            self._unfinished += 1
+            calls = Calls(index, self._wrapped, self._next_item, self._make_id, self._hold)
             choice = self._choices[index] = _Choice(index, calls)
         return choice
 
@@ -275,7 +297,10 @@ class ChatDialect:
             return  # the first reason counts (ChatMock#114)
         self._close(choice, out)
         choice.finished = True
+        self._unfinished -= 1
         normal = FINISH.get(reason, "stop")
+        if normal == "tool_calls" and not choice.calls.told:
+            normal = "stop"  # a client would look for calls that are not there
         extra = None
         if reason != normal and not told:
             extra = tagged({"index": choice.index, "finish_reason": reason})
@@ -290,8 +315,12 @@ class ChatDialect:
     # Deltas.
 
     def _take_delta(
-        self, choice: _Choice, delta: dict[str, Any], logprobs: Any, out: list[Event]
-    ) -> Any:
+        self,
+        choice: _Choice,
+        delta: dict[str, Any],
+        logprobs: dict[str, Any] | None,
+        out: list[Event],
+    ) -> dict[str, Any] | None:
         """Read one delta. Returns those `logprobs` that belong to no text of it."""
         content, refusal = delta.get("content"), delta.get("refusal")
         thought = thought_of(delta) if delta.keys() & REASONING else None
@@ -303,13 +332,14 @@ class ChatDialect:
                 thought.text = parts.thought
         if thought is not None:
             self._think(choice, thought, out)
-        entries = read_logprobs(logprobs.get("content")) if isinstance(logprobs, dict) else None
+        logprobs = logprobs or {}
+        entries = read_logprobs(logprobs.get("content"))
         if content or (entries and content is not None):
             self._say(choice, "text", content, entries, out)
             if entries:
                 logprobs = {**logprobs, "content": None}
         if isinstance(refusal, str) and refusal:
-            entries = read_logprobs(logprobs.get("refusal")) if isinstance(logprobs, dict) else None
+            entries = read_logprobs(logprobs.get("refusal"))
             self._say(choice, "refusal", refusal, entries, out)
             if entries:
                 logprobs = {**logprobs, "refusal": None}
@@ -324,7 +354,7 @@ class ChatDialect:
         elif isinstance(legacy, dict) and legacy:
             self._stop_thinking(choice, out)
             choice.calls.take_legacy(legacy, out)
-        return logprobs if isinstance(logprobs, dict) and any(logprobs.values()) else None
+        return loose_logprobs(logprobs)
 
     def _say(
         self,
@@ -383,6 +413,9 @@ class ChatDialect:
     def _next_item(self) -> int:
         self._items += 1
         return self._items - 1
+
+    def _hold(self, size: int) -> None:
+        self.held += size
 
     def _make_id(self, item: int) -> str:
         return f"call_{self._token}_{item}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...events import PartKind
+from ..shapes import read_logprobs
 from .words import read_citation, without_nulls
 
 
@@ -95,10 +96,16 @@ def patch_of_delta(delta: dict[str, Any]) -> dict[str, Any]:
         patch = without_nulls({key: delta[key] for key in delta.keys() - KNOWN})
     if delta.keys() & _ODD:
         details = delta.get("reasoning_details")
-        open_details = [one for one in listed(details) if not _is_sealed(one)]
+        open_details = [
+            one for one in listed(details) if isinstance(one, dict) and not _is_sealed(one)
+        ]
         if open_details:
             patch["reasoning_details"] = open_details
-        notes = [one for one in listed(delta.get("annotations")) if read_citation(one) is None]
+        notes = [
+            one
+            for one in listed(delta.get("annotations"))
+            if isinstance(one, dict) and read_citation(one) is None
+        ]
         if notes:
             patch["annotations"] = notes
         for name in ("reasoning_content", "reasoning"):
@@ -108,6 +115,16 @@ def patch_of_delta(delta: dict[str, Any]) -> dict[str, Any]:
     if content and not isinstance(content, str) and (others := Parts(content).others):
         patch["content_parts"] = others
     return patch
+
+
+def loose_logprobs(raw: Any) -> dict[str, Any] | None:
+    """What `logprobs` of a choice says, or what is left of it; None if that is nothing."""
+    if not isinstance(raw, dict):
+        return None
+    loose = without_nulls(raw)
+    for field in loose.keys() & {"content", "refusal"}:
+        loose[field] = read_logprobs(loose[field])
+    return loose if any(loose.values()) else None
 
 
 def _is_sealed(detail: Any) -> bool:

@@ -9,8 +9,9 @@ What chat has no place for: several messages of one choice are one text, with a 
 them, and so are several parts of reasoning. Opaque items of other formats are not shown.
 
 Members of a chunk that only this format knows (`words.py`) leave on the next chunk of the same
-choice. Those of the chunk that ends a stream (usage) go where it goes: if the client did not ask
-for usage, there is no chunk to carry them.
+choice. Servers say some behind the finish reason (Azure its filter's results, llama-server its
+timings beside the usage), where no chunk may follow: so the chunks with the finish reasons wait
+for the end of the stream, and carry them. Those that came behind go with the usage if it is sent.
 
 A delta of plain text is the hot path: what stands before and behind the text is made once for each
 part, and only the text is encoded.
@@ -46,6 +47,7 @@ from .words import (
     GAP,
     NAME,
     STICKY,
+    distinct_id,
     is_legacy,
     native_reason,
     patch_of,
@@ -64,11 +66,13 @@ _END = encode_frame(DONE)
 class _Choice:
     """One choice of the stream."""
 
-    __slots__ = ("begun", "calls", "legacy", "pending", "said", "sealed")
+    __slots__ = ("begun", "call_ids", "calls", "finish", "legacy", "pending", "said", "sealed")
 
     def __init__(self) -> None:
         self.begun = False
+        self.finish: str | None = None
         self.calls = 0
+        self.call_ids: set[str] = set()
         self.legacy = False  # has told its `function_call`
         self.said: set[str] = set()  # the members that have had text
         self.sealed = 0
@@ -125,7 +129,10 @@ class ChatEncoder:
         self._parts: dict[tuple[int, int], _Part] = {}
         self._head: dict[str, Any] = {}
         self._sticky: dict[str, Any] = {}
+        self._framed: list[_Part] = []  # those whose wrapping is made
         self._pending: dict[str, Any] = {}  # members for the next chunk
+        self._owing: set[int] = set()  # the choices that have such members
+        self._endings: dict[int, dict[str, Any]] = {}  # finished choices; members for the chunk
         self._waiting = False  # whether anything at all waits for a chunk
         self._usage: Usage | None = None
         self._raw_usage: dict[str, Any] = {}
@@ -175,15 +182,15 @@ class ChatEncoder:
             case Finished():
                 choice = self._choice(event.choice)
                 choice.pending["choice"] = native_reason(patch) | choice.pending["choice"]
-                self._write(
-                    event.choice, {}, out, finish=write_finish(event.reason, legacy=choice.legacy)
-                )
+                choice.finish = write_finish(event.reason, legacy=choice.legacy)
+                self._endings[event.choice], self._pending = self._pending, {}
             case UsageReported():
                 self._usage = merge_usage(self._usage, event.usage)
                 self._raw_usage |= (patch or {}).get("usage", {})
             case Ended():
                 self._end(out)
             case _:
+                self._finish(out)
                 out.append(encode_frame(dumps(render_error(event.error, NAME))))
 
     # The stream.
@@ -200,7 +207,23 @@ class ChatEncoder:
         }
         self._begin(0, out)
 
+    def _finish(self, out: list[bytes]) -> None:
+        """Write the chunks with the finish reasons, each with what its choice still has to say."""
+        late, self._pending = self._pending, {}
+        for index, members in self._endings.items():
+            self._pending = members
+            if index == next(reversed(self._endings)) and not self._reports:
+                self._pending = members | late
+            self._write(index, {}, out)
+        self._pending = late
+
+    @property
+    def _reports(self) -> bool:
+        """Whether a chunk with the usage will follow."""
+        return self._include_usage and self._usage is not None
+
     def _end(self, out: list[bytes]) -> None:
+        self._finish(out)
         if self._include_usage and self._usage is not None:
             usage = write_usage(self._usage, self._raw_usage)
             chunk = {**self._head, **self._sticky, **self._pending, "choices": [], "usage": usage}
@@ -213,11 +236,13 @@ class ChatEncoder:
         for name, value in patch.get("chunk", {}).items():
             if name in STICKY:
                 self._sticky[name] = value
-                for part in self._parts.values():
+                for part in self._framed:
                     part.around = None
+                self._framed.clear()
             else:
                 self._pending[name] = value
         if "index" in patch:
+            self._owing.add(patch["index"])
             pending = self._choice(patch["index"]).pending
             for place in ("choice", "delta"):
                 pending[place] |= patch.get(place, {})
@@ -241,19 +266,20 @@ class ChatEncoder:
         out: list[bytes],
         *,
         logprobs: dict[str, list[dict[str, Any]]] | None = None,
-        finish: str | None = None,
     ) -> None:
         """Write one chunk of a choice, with everything that waits for one."""
         self._begin(index, out)
         choice = self._choice(index)
         more, more_delta = choice.pending["choice"], choice.pending["delta"]
         choice.pending = {"choice": {}, "delta": {}}
-        record = {"index": index, "delta": {**more_delta, **delta}, "finish_reason": finish, **more}
+        delta = {**more_delta, **delta}
+        record = {"index": index, "delta": delta, "finish_reason": choice.finish, **more}
         if logprobs or "logprobs" in more:
             record["logprobs"] = write_logprobs(logprobs or {}, more.get("logprobs"))
         out.append(self._frame(record, self._pending))
         self._pending = {}
-        self._waiting = any(any(one.pending.values()) for one in self._choices.values())
+        self._owing.discard(index)
+        self._waiting = bool(self._owing)
 
     def _frame(self, record: dict[str, Any], members: dict[str, Any]) -> bytes:
         chunk = {**self._head, **self._sticky, **members, "choices": [record]}
@@ -279,7 +305,9 @@ class ChatEncoder:
             delta: dict[str, Any] = {"function_call": {"name": start.name, "arguments": ""}}
         else:
             more = (patch_of(start) or {}).get("call", {})
-            call = write_call(start.id, start.name, "", custom=custom)
+            taken = self._choice(item.choice).call_ids
+            call_id = distinct_id(start.id, taken, self._identity.token, start.item)
+            call = write_call(call_id, start.name, "", custom=custom)
             delta = {"tool_calls": [{"index": item.place, **call, **more}]}
         self._write(item.choice, delta, out)
 
@@ -310,6 +338,7 @@ class ChatEncoder:
             record = {"index": item.choice, "delta": part.delta("\0"), "finish_reason": None}
             before, _, behind = self._frame(record, {}).rpartition(b'"\\u0000"')
             part.around = before, behind
+            self._framed.append(part)
 
     def _lead(self, part: _Part) -> str:
         """What stands before the first text of a part: a gap, if its member has had text before."""
@@ -322,9 +351,9 @@ class ChatEncoder:
 
     def _annotate(self, event: Annotated, patch: dict[str, Any] | None, out: list[bytes]) -> None:
         if event.kind == "citation":
-            index = self._items[event.item].choice
-            self._write(index, {"annotations": [write_citation(event.data)]}, out)
-        elif patch and "index" in patch:
+            if (citation := write_citation(event.data)) is not None:
+                self._write(self._items[event.item].choice, {"annotations": [citation]}, out)
+        elif patch and "index" in patch and self._choice(patch["index"]).finish is None:
             self._write(patch["index"], {}, out)
 
     def _end_item(self, event: ItemEnded, patch: dict[str, Any], out: list[bytes]) -> None:

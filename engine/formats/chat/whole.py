@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...accumulate import FinishedItem, FinishedReply, notes_of
-from ...events import Extra
+from ...events import Extra, FinishReason
 from ...request import Request
 from ..base import Identity
 from .words import (
     FIELDS,
     GAP,
     NAME,
+    distinct_id,
     is_legacy,
     native_reason,
     write_call,
@@ -33,45 +34,59 @@ def render_reply(reply: FinishedReply, request: Request, identity: Identity) -> 
     ours = not any(NAME in note for note in reply.notes)
     patches = [note[NAME] for note in _notes(reply) if NAME in note]
     patches.sort(key=lambda patch: patch.get("order", 0))
-    members: dict[str, Any] = {}
+    members = _Members()
+    choices = {index: _Choice() for index in reply.reasons}
+    for item in reply.items.values():
+        choices.setdefault(item.choice, _Choice()).items.append(item)
+    raw_usage: dict[str, Any] = {}
     for patch in patches:
-        _merge(members, patch.get("chunk", {}))
-    indexes = {item.choice for item in reply.items.values()} | reply.reasons.keys()
+        members.add(patch.get("chunk", {}))
+        raw_usage |= patch.get("usage", {})
+        if "index" in patch:
+            choice = choices.setdefault(patch["index"], _Choice())
+            choice.members.add(native_reason(patch) | patch.get("choice", {}))
+            choice.message.add(patch.get("delta", {}))
     body: dict[str, Any] = {
         "id": f"chatcmpl-{identity.token}" if ours or not reply.id else reply.id,
         "object": "chat.completion",
         "created": reply.created or identity.created,
         "model": reply.model or request.model,
-        **members,
-        "choices": [_choice(reply, index, request, patches) for index in sorted(indexes or {0})],
+        **members.whole(),
+        "choices": [
+            _choice(index, choice, reply.reasons.get(index, "stop"), request, identity)
+            for index, choice in sorted((choices or {0: _Choice()}).items())
+        ],
     }
     if reply.usage is not None:
-        raw: dict[str, Any] = {}
-        for patch in patches:
-            raw |= patch.get("usage", {})
-        body["usage"] = write_usage(reply.usage, raw)
+        body["usage"] = write_usage(reply.usage, raw_usage)
     return body
 
 
+class _Choice:
+    """What a reply holds of one choice."""
+
+    def __init__(self) -> None:
+        self.items: list[FinishedItem] = []
+        self.members = _Members()  # of the choice, that only this format knows
+        self.message = _Members()  # such of its message
+
+
 def _choice(
-    reply: FinishedReply, index: int, request: Request, patches: list[dict[str, Any]]
+    index: int, choice: _Choice, reason: FinishReason, request: Request, identity: Identity
 ) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    more: dict[str, Any] = {}
-    for patch in patches:
-        if patch.get("index") == index:
-            _merge(members, native_reason(patch) | patch.get("choice", {}))
-            _merge(more, patch.get("delta", {}))
-    items = reply.of_choice(index)
+    members, more, items = choice.members.whole(), choice.message.whole(), choice.items
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
     message |= _texts(items)
-    calls = [_call(item) for item in items if item.kind == "tool_call"]
-    legacy = bool(calls) and is_legacy(request)
+    called = [item for item in items if item.kind == "tool_call"]
+    legacy = bool(called) and is_legacy(request)
     if legacy:
-        message["function_call"] = calls.pop(0)["function"]
-    if calls:
-        message["tool_calls"] = calls
-    if not (message["content"] or message["refusal"] or calls or legacy):
+        message["function_call"] = _call(called.pop(0), "")["function"]
+    if called:
+        taken: set[str] = set()
+        message["tool_calls"] = [
+            _call(item, distinct_id(item.id, taken, identity.token, item.item)) for item in called
+        ]
+    if not (message["content"] or message["refusal"] or called or legacy):
         message["content"] = ""
     citations = [
         write_citation(one)
@@ -79,7 +94,8 @@ def _choice(
         for part in item.parts.values()
         for one in part.citations
     ]
-    message["annotations"] = citations + more.pop("annotations", [])
+    known = [citation for citation in citations if citation is not None]
+    message["annotations"] = known + more.pop("annotations", [])
     details = _details(more.pop("reasoning_details", []))
     for item in items:
         if item.sealed is not None:
@@ -92,7 +108,7 @@ def _choice(
         "index": index,
         "message": {**more, **message},
         "logprobs": write_logprobs(_logprobs(items), members.get("logprobs")),
-        "finish_reason": write_finish(reply.reasons.get(index, "stop"), legacy=legacy),
+        "finish_reason": write_finish(reason, legacy=legacy),
     }
 
 
@@ -115,9 +131,9 @@ def _texts(items: list[FinishedItem]) -> dict[str, str]:
     return texts
 
 
-def _call(item: FinishedItem) -> dict[str, Any]:
+def _call(item: FinishedItem, call_id: str) -> dict[str, Any]:
     custom = any(part.kind == "input" for part in item.parts.values())
-    call = write_call(item.id, item.name, item.text("arguments", "input"), custom=custom)
+    call = write_call(call_id, item.name, item.text("arguments", "input"), custom=custom)
     for note in [*item.notes, *(note for part in item.parts.values() for note in part.notes)]:
         call |= note.get(NAME, {}).get("call", {})
     return call
@@ -139,13 +155,14 @@ def _details(fragments: list[dict[str, Any]]) -> list[dict[str, Any]]:
         last = joined[-1] if joined else {}
         same = all(last.get(key) == fragment.get(key) for key in ("type", "index"))
         if not (last and same):
-            joined.append(dict(fragment))
-            continue
+            joined.append(last := {})
         for key, value in fragment.items():
-            grows = key in {"text", "summary"} and isinstance(last.get(key), str)
-            if value is not None:
-                last[key] = last[key] + value if grows else value
-    return joined
+            grows = key in {"text", "summary"}
+            if grows and isinstance(value, str):
+                _grow(last, key, value)
+            elif key not in last or (value is not None and not grows):
+                last[key] = value
+    return [_settled(detail) for detail in joined]
 
 
 def _notes(reply: FinishedReply) -> Iterator[Extra]:
@@ -156,19 +173,59 @@ def _notes(reply: FinishedReply) -> Iterator[Extra]:
             yield from part.notes
 
 
-def _merge(into: dict[str, Any], new: dict[str, Any], *, under: str = "") -> None:
-    """Fold members that came in pieces: lists and objects grow, other values are replaced.
+class _Pieces(list[str]):
+    """A text of which all pieces are not known yet."""
+
+
+class _Members:
+    """Members that came in pieces: lists and objects grow, other values are replaced.
 
     Of strings, only recorded sound (`audio`) is known to come in pieces.
     """
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def add(self, new: dict[str, Any]) -> None:
+        """Fold some more of them in; `new` itself stays as it is."""
+        _merge(self._made, new)
+
+    def whole(self) -> dict[str, Any]:
+        """All of them."""
+        return _settled(self._made)
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any], *, under: str = "") -> None:
     for key, value in new.items():
         old = into.get(key)
         if isinstance(value, dict):
-            into[key] = dict(old) if isinstance(old, dict) else {}
-            _merge(into[key], value, under=key)
+            if not isinstance(old, dict):
+                old = into[key] = {}
+            _merge(old, value, under=key)
         elif isinstance(value, list):
-            into[key] = [*old, *value] if isinstance(old, list) else value
-        elif under == "audio" and key in {"data", "transcript"}:
-            into[key] = f"{old or ''}{value}"
+            if not isinstance(old, list):
+                old = into[key] = []
+            old += value
+        elif under == "audio" and key in {"data", "transcript"} and isinstance(value, str):
+            _grow(into, key, value)
         else:
             into[key] = value
+
+
+def _grow(into: dict[str, Any], key: str, text: str) -> None:
+    pieces = into.get(key)
+    if not isinstance(pieces, _Pieces):
+        pieces = into[key] = _Pieces()
+    pieces.append(text)
+
+
+def _settled(members: dict[str, Any]) -> dict[str, Any]:
+    """Join every text that grew."""
+    return {
+        key: "".join(value)
+        if isinstance(value, _Pieces)
+        else _settled(value)
+        if isinstance(value, dict)
+        else value
+        for key, value in members.items()
+    }

@@ -21,12 +21,27 @@ from typing import Any
 
 from ...events import Event, Extra, FinishReason, PartKind, Usage
 from ...request import Request
+from .. import shapes
 
 
 NAME = "chat"
 
 STICKY = frozenset({"system_fingerprint", "service_tier", "provider"})
 """Members that a server repeats on each chunk: read when they change, written on each chunk."""
+
+TEXTS = STICKY | {"obfuscation"}
+"""Members of a chunk that are texts: what is of another type is not kept."""
+
+COUNTS = frozenset(
+    {
+        "accepted_prediction_tokens",
+        "audio_tokens",
+        "cached_tokens",
+        "reasoning_tokens",
+        "rejected_prediction_tokens",
+    }
+)
+"""Members of the two `..._tokens_details` of usage in OpenAI's schema."""
 
 FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -107,9 +122,9 @@ def without_nulls(value: dict[str, Any]) -> dict[str, Any]:
 
 def integer(value: Any) -> int | None:
     """Read a count. Servers write some as floats (`created` of transformers)."""
-    if isinstance(value, float) and abs(value) < 2**63:
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) >= 2**63:
+        return None
+    return int(value)
 
 
 def read_usage(raw: dict[str, Any]) -> Usage:
@@ -138,12 +153,18 @@ def write_usage(usage: Usage, raw: dict[str, Any]) -> dict[str, Any]:
         ("completion_tokens_details", "reasoning_tokens", usage.reasoning_tokens),
     ):
         details = written.pop(name, None)
-        details = without_nulls(details) if isinstance(details, dict) else {}
+        details = _counts(details) if isinstance(details, dict) else {}
         if count is not None:
             details[member] = count
         if details:
             written[name] = details
     return written
+
+
+def _counts(details: dict[str, Any]) -> dict[str, Any]:
+    """Keep what a server counts; members that OpenAI's schema knows only if they are counts."""
+    read = {key: integer(value) if key in COUNTS else value for key, value in details.items()}
+    return without_nulls(read)
 
 
 def read_citation(raw: Any) -> dict[str, Any] | None:
@@ -154,21 +175,28 @@ def read_citation(raw: Any) -> dict[str, Any] | None:
     fields = nested if isinstance(nested, dict) else raw
     if not isinstance(fields.get("url"), str):
         return None
-    return {**fields, "type": "url_citation"}
+    return shapes.read_citation({**fields, "type": "url_citation"})
 
 
-def write_citation(flat: dict[str, Any]) -> dict[str, Any]:
-    """Write one of `annotations`."""
-    fields: dict[str, Any] = {"url": "", "title": "", "start_index": 0, "end_index": 0, **flat}
-    kind = fields.pop("type", "url_citation")
-    return {"type": kind, kind: fields}
-
-
-def read_logprobs(raw: Any) -> list[dict[str, Any]] | None:
-    """Read the entries of one list of `logprobs`; None if it is not what OpenAI's schema says."""
-    if not isinstance(raw, list) or not raw:
+def write_citation(flat: dict[str, Any]) -> dict[str, Any] | None:
+    """Write one of `annotations`; None if it is of a type that chat has no word for."""
+    if flat["type"] != "url_citation":
         return None
-    return raw if all(_is_logprob(entry) for entry in raw) else None
+    return {
+        "type": "url_citation",
+        "url_citation": {name: value for name, value in flat.items() if name != "type"},
+    }
+
+
+def distinct_id(call_id: str, taken: set[str], token: str, item: int) -> str:
+    """The id that a call leaves with: its own, or one made of ours if another call has that.
+
+    Clients find the result of a call by its id. OpenAI takes ids of up to 40 characters back.
+    """
+    if not call_id or call_id in taken:
+        call_id = f"call_{token[-24:]}_{item}"
+    taken.add(call_id)
+    return call_id
 
 
 def write_logprobs(
@@ -178,28 +206,6 @@ def write_logprobs(
     if not (known or left):
         return None
     written = {"content": None, "refusal": None, **(left or {})}
-    for field in ("content", "refusal"):
-        if entries := read_logprobs(written[field]):
-            written[field] = [*map(_write_logprob, entries)]
     for field, entries in known.items():
-        written[field] = [*map(_write_logprob, entries), *(written[field] or ())]
+        written[field] = [*entries, *(written[field] or ())]
     return written
-
-
-def _write_logprob(entry: dict[str, Any]) -> dict[str, Any]:
-    """Write an entry with every member that the schema requires (mlx_lm leaves out `bytes`)."""
-    tops = [{"bytes": None, **top} for top in entry.get("top_logprobs") or ()]
-    return {"bytes": None, **entry, "top_logprobs": tops}
-
-
-def _is_logprob(entry: Any) -> bool:
-    if not isinstance(entry, dict):
-        return False
-    number = entry.get("logprob")
-    tops = entry.get("top_logprobs") or []
-    return (
-        isinstance(entry.get("token"), str)
-        and isinstance(number, int | float)
-        and isinstance(tops, list)
-        and all(_is_logprob(top) for top in tops)
-    )
