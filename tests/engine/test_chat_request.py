@@ -766,3 +766,95 @@ def test_names() -> None:
     assert (CHAT.name, CHAT.path) == ("chat", "/chat/completions")
     info = CHAT.read_error(404, {}, b'{"error": {"message": "no", "n": 1}}')
     assert CHAT.render_error(info)["error"]["n"] == 1
+
+
+# What another format would lose.
+
+
+MARK: Json = {"type": "ephemeral"}
+
+LEFT: dict[str, tuple[Json, list[str]]] = {
+    "nothing": ({}, []),
+    "null": ({"messages": [{"role": "user", "content": "q", "prefix": None}]}, []),
+    "messages": (
+        {"messages": [
+            {"role": "user", "content": "q", "cache_control": MARK},
+            {"role": "assistant", "content": "a", "prefix": True, "annotations": []},
+            {"role": "tool", "tool_call_id": "c", "content": "r", "is_error": True}]},
+        ["messages[0].cache_control", "messages[1].prefix", "messages[1].annotations",
+         "messages[2].is_error"],
+    ),
+    "parts": (
+        {"messages": [{"role": "user", "content": [
+            {"type": "text", "text": "a", "cache_control": MARK},
+            {"type": "image_url", "image_url": {"url": "u", "zip": 1}},
+            {"type": "video", "video": {"zip": 1}, "zip": 1}]}]},
+        ["messages[0].content[0].cache_control", "messages[0].content[1].image_url.zip"],
+    ),
+    "calls": (
+        {"messages": [{"role": "assistant", "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}", "zip": 1},
+             "extra_content": {"google": {"thought_signature": "S"}}}],
+            "reasoning_details": [{"type": "reasoning.text", "text": "t", "signature": "S"}]}]},
+        ["messages[0].tool_calls[0].function.zip", "messages[0].tool_calls[0].extra_content",
+         "messages[0].reasoning_details[0].signature"],
+    ),
+    "tools": (
+        {"tools": [
+            {"type": "function", "function": {"name": "f", "parameters": {"zip": 1}, "x": 1},
+             "cache_control": MARK},
+            {"type": "own", "zip": 1}],
+         "tool_choice": {"type": "function", "function": {"name": "f"}, "zip": 1}},
+        ["tools[0].function.x", "tools[0].cache_control", "tool_choice.zip"],
+    ),
+    "response_format": (
+        {"response_format": {"type": "json_schema", "json_schema": {
+            "name": "x", "schema": {"zip": 1}, "zip": 1}}},
+        ["response_format.json_schema.zip"],
+    ),
+    "without end": (
+        {"messages": [{"role": "user", "content": "q", "zip": 1}] * 1000},
+        [f"messages[{number}].zip" for number in range(64)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_leftover(name: str) -> None:
+    """Members inside the known fields, which another format would lose, are named by place."""
+    body, places = LEFT[name]
+    request = ask(**body)
+    assert request.leftover == places
+    assert render(request).dropped == []  # to its own format it leaves as it came
+
+
+def test_leftover_of_another_format() -> None:
+    """What only the client's format knows inside its items is listed towards chat."""
+    request = program(items=[user(Text("q"))], leftover=["input[0].phase"])
+    assert render(request).dropped == ["input[0].phase"]
+
+
+def test_lost_words() -> None:
+    """What the joining of messages leaves out is named, once for each kind."""
+    system = [Message(role="system", content=[Text("s")], name=name) for name in ("a", "b", "c")]
+    spoken = [Message(role="assistant", content=[Text("t")], name=name) for name in ("a", "a", "d")]
+    rendered = render(program(items=[*system, Reasoning(id="rs_1"), *spoken]))
+    assert rendered.dropped == [
+        "the name of a message that is joined to another one",
+        "reasoning that is only an id",
+    ]
+    assert rendered.body["messages"] == [
+        {"role": "system", "content": "s\n\ns\n\ns", "name": "a"},
+        {"role": "assistant", "content": "t\n\nt\n\nt", "name": "a"},
+    ]
+
+
+def test_many_answers() -> None:
+    """Each answer finds its call, however many calls of a kind wait."""
+    calls: list[Item] = [OpaqueItem("shell_call", f"input[{n}]") for n in range(300)]
+    answers: list[Item] = [OpaqueItem("shell_call_output", f"input[{300 + n}]") for n in range(300)]
+    rendered = render(program(items=[*calls, *answers, user(Text("q"))]))
+    assert len(rendered.dropped) == 600
+    with pytest.raises(BadRequest) as caught:
+        render(program(items=[*calls, *answers[1:], user(Text("q"))]))
+    assert caught.value.param == "input[299]"

@@ -13,6 +13,7 @@ the form that most of them know:
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from ...errors import BadRequest
@@ -42,26 +43,36 @@ class _Turn:
 
     def __init__(self, message: dict[str, Any]) -> None:
         self.message = message
+        self.words: dict[str, list[str]] = {}  # texts of the message that are joined at its end
+        self.heard: list[str | list[dict[str, Any]]] = []  # contents that are one in the end
         self.results: list[dict[str, Any]] = []
         self.shown: list[dict[str, Any]] = []  # what tools have shown beside text
 
     def messages(self) -> list[dict[str, Any]]:
         """The turn as it is sent."""
+        for name, pieces in self.words.items():
+            self.message[name] = GAP.join(pieces)
+        if self.heard:
+            self.message["content"] = _together(self.heard)
+        elif self.message and not self.message["content"]:
+            # No words are null where there is something else, as with OpenAI.
+            other = self.message.keys() & {"tool_calls", "refusal"}
+            self.message["content"] = None if other else ""
         shown = [{"role": "user", "content": self.shown}] if self.shown else []
         own = [self.message] if self.message else []
         return [*own, *self.results, *shown]
 
 
 class History:
-    """The conversation as it is being written. `dropped` takes the names of what is left out."""
+    """The conversation as it is being written. `dropped` are the names of what is left out."""
 
-    def __init__(self, *, wrap: bool, dropped: list[str]) -> None:
+    def __init__(self, *, wrap: bool) -> None:
         self._wrap = wrap
-        self._dropped = dropped
+        self.dropped: dict[str, None] = {}  # a set that keeps its order
         self._turns: list[_Turn] = []
         self._reply: _Turn | None = None  # the assistant's turn that is still being said
         self._of_call: dict[str, _Turn] = {}
-        self._unanswered: dict[str, list[str]] = {}
+        self._unanswered: dict[str, deque[str]] = {}
 
     def write(self, items: list[Item]) -> list[dict[str, Any]]:
         """Write all items. Raises `BadRequest` where the answer would be wrong without one."""
@@ -79,7 +90,7 @@ class History:
                     self._result(item)
                 case _:
                     self._opaque(item)
-        if waiting := [where for places in self._unanswered.values() for where in places]:
+        for waiting in filter(None, self._unanswered.values()):
             raise BadRequest(
                 f"{waiting[0]} waits for an answer that is not there", param=waiting[0]
             )
@@ -93,42 +104,45 @@ class History:
         return self._reply
 
     def _say(self, item: Message) -> None:
-        message = self._open().message
+        turn = self._open()
         words = "".join(part.text for part in item.content if isinstance(part, Text))
         refusal = "".join(part.text for part in item.content if isinstance(part, Refusal))
         if words:
-            message["content"] = _joined(message["content"], words)
+            turn.words.setdefault("content", []).append(words)
         if refusal:
-            message["refusal"] = _joined(message.get("refusal"), refusal)
-        if item.name is not None:
-            message["name"] = item.name
+            turn.words.setdefault("refusal", []).append(refusal)
+        if item.name is not None and turn.message.setdefault("name", item.name) != item.name:
+            self._drop("the name of a message that is joined to another one")
         for part in item.content:
             if not isinstance(part, Text | Refusal):
                 self._drop(f"an assistant's {type(part).__name__.lower()}")
-        self._blank(message)
 
     def _hear(self, item: Message) -> None:
         self._reply = None
         role = "user" if item.role == "user" else "system"
         content = _content(item.content)
-        first = self._turns[0].message if len(self._turns) == 1 else {}
-        if role == "system" and first.get("role") == "system":
-            first["content"] = _together(first["content"], content)
+        first = self._turns[0] if len(self._turns) == 1 else None
+        if role == "system" and first is not None and first.message.get("role") == "system":
+            first.heard.append(content)
+            if item.name is not None and item.name != first.message.get("name"):
+                self._drop("the name of a message that is joined to another one")
             return
-        message: dict[str, Any] = {"role": role, "content": content}
+        turn = _Turn({"role": role, "content": ""})
+        turn.heard.append(content)
         if item.name is not None:
-            message["name"] = item.name
-        self._turns.append(_Turn(message))
+            turn.message["name"] = item.name
+        self._turns.append(turn)
 
     def _think(self, item: Reasoning) -> None:
         words = GAP.join([*item.thought, *item.summary])
         if not words and item.encrypted is None:
+            self._drop("reasoning that is only an id")
             return
-        message = self._open().message
+        turn = self._open()
         if words:
-            message["reasoning_content"] = _joined(message.get("reasoning_content"), words)
+            turn.words.setdefault("reasoning_content", []).append(words)
         if item.encrypted is not None:
-            details = message.setdefault("reasoning_details", [])
+            details = turn.message.setdefault("reasoning_details", [])
             details.append(write_sealed(item.encrypted, item.id, len(details), None))
 
     def _call(self, item: ToolCall) -> None:
@@ -138,14 +152,7 @@ class History:
             custom, text = False, wrap_input(text)
         call = write_call(item.call_id, item.name, text, custom=custom)
         turn.message.setdefault("tool_calls", []).append(call)
-        self._blank(turn.message)
         self._of_call[item.call_id] = turn
-
-    def _blank(self, message: dict[str, Any]) -> None:
-        """Say no words as null where there is something else, as OpenAI does."""
-        if not message["content"]:
-            other = message.keys() & {"tool_calls", "refusal"}
-            message["content"] = None if other else ""
 
     def _result(self, item: ToolResult) -> None:
         self._reply = None
@@ -176,26 +183,25 @@ class History:
                 f"{item.where} ({item.type}) cannot be sent to this upstream", param=item.where
             )
         if item.type in RUN_BY_CLIENT:
-            self._unanswered.setdefault(item.type, []).append(item.where)
+            self._unanswered.setdefault(item.type, deque()).append(item.where)
         elif places := self._unanswered.get(item.type.removesuffix("_output")):
-            places.pop(0)
+            places.popleft()
         self._drop(f"{item.where} ({item.type})")
 
     def _drop(self, name: str) -> None:
-        if name not in self._dropped:
-            self._dropped.append(name)
+        self.dropped[name] = None
 
 
-def _joined(old: str | None, new: str) -> str:
-    return f"{old}{GAP}{new}" if old else new
-
-
-def _together(old: str | list[dict[str, Any]], new: str | list[dict[str, Any]]) -> Any:
-    """Two contents as one: a string as long as both are."""
-    if isinstance(old, str) and isinstance(new, str):
-        return _joined(old, new)
-    parts = [[{"type": "text", "text": one}] if isinstance(one, str) else one for one in (old, new)]
-    return parts[0] + parts[1]
+def _together(contents: list[str | list[dict[str, Any]]]) -> str | list[dict[str, Any]]:
+    """Several contents as one: a string if all of them are."""
+    words = [content for content in contents if isinstance(content, str)]
+    if len(words) == len(contents):
+        return GAP.join(filter(None, words))
+    return [
+        part
+        for content in contents
+        for part in ([{"type": "text", "text": content}] if isinstance(content, str) else content)
+    ]
 
 
 def _content(content: list[Content]) -> str | list[dict[str, Any]]:

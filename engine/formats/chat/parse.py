@@ -26,6 +26,7 @@ from ...request import (
     ToolChoice,
 )
 from ..checks import JSON, join, missing, need, objects, take, take_number, unknown, wrong
+from .leftover import leftover
 from .messages import read_messages
 from .words import NAME
 
@@ -80,9 +81,9 @@ def parse_request(body: Any) -> Request:
         raise missing("model")
     extra = {name: value for name, value in body.items() if name not in FIELDS}
     options = take(body, "stream_options", dict) or {}
-    _leftover(options, {"include_usage", "include_obfuscation"}, "stream_options", extra)
+    _others(options, {"include_usage", "include_obfuscation"}, "stream_options", extra)
     reasoning = take(body, "reasoning", dict) or {}  # OpenRouter's form
-    _leftover(reasoning, {"effort", "summary"}, "reasoning", extra)
+    _others(reasoning, {"effort", "summary"}, "reasoning", extra)
     tools, choice, parallel = _tools(body)
     return Request(
         model=model,
@@ -117,11 +118,12 @@ def parse_request(body: Any) -> Request:
         include_usage=bool(take(options, "include_usage", bool, "stream_options")),
         include_obfuscation=take(options, "include_obfuscation", bool, "stream_options"),
         extra=extra,
+        leftover=leftover(body),
         raw=body,
     )
 
 
-def _leftover(value: JSON, known: set[str], where: str, extra: JSON) -> None:
+def _others(value: JSON, known: set[str], where: str, extra: JSON) -> None:
     """Name what an object says beyond what we know: `stream_options.<key>`."""
     extra.update({join(where, key): value[key] for key in value if key not in known})
 

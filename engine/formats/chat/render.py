@@ -100,8 +100,9 @@ def _translate(request: Request, call: Call, dropped: list[str]) -> dict[str, An
             param="previous_response_id",
         )
     wrap = request.format != NAME
-    history = History(wrap=wrap, dropped=dropped)
+    history = History(wrap=wrap)
     body: dict[str, Any] = {"model": call.model, "messages": history.write(request.items)}
+    dropped += [*history.dropped, *request.leftover]
     body["stream"] = call.stream
     _settings(request, body, dropped)
     _tools(request, body, dropped, wrap=wrap)
