@@ -519,6 +519,56 @@ def test_an_upstream_of_this_format_knows_better() -> None:
     assert reply_of([nameless, *STOP])["id"] == f"resp_{TOKEN}"
 
 
+GARBAGE: list[Json] = [
+    {"background": "x", "completed_at": True, "frequency_penalty": "0", "instructions": ["x"]},
+    {"max_output_tokens": True, "max_tool_calls": 10**30, "metadata": {"a": 1}, "store": 0},
+    {"max_output_tokens": -1, "top_logprobs": 21, "top_p": 2, "temperature": 2**63, "user": 5},
+    {"reasoning": {"effort": 3, "summary": []}, "text": {"format": {}, "verbosity": {}}},
+    {"reasoning": [], "text": "x", "tool_choice": 5, "tools": {}, "truncation": "x"},
+    {"text": {"format": {"type": "json_schema", "name": "n"}}, "tool_choice": "x"},
+    {"text": {"format": "x"}, "tool_choice": {}, "tools": ["x", {}, {"type": "function"}]},
+    {
+        "tool_choice": {"type": "function"},
+        "tools": [{"type": "function", "name": "f", "strict": 1}],
+    },
+    {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": ["x"]}, "output_text": 5},
+    {"tool_choice": {"type": "allowed_tools", "mode": [], "tools": []}, "truncation": []},
+]
+
+
+@pytest.mark.parametrize("said", GARBAGE)
+def test_nonsense_about_settings_is_not_repeated(said: Json) -> None:
+    """What the API cannot say of a setting leaves its default, whoever said it."""
+    start = Started("", "", 9, {"responses": {"response": said}})
+    plain = Started("", "", 9, {"responses": {"response": {}}})
+    assert reply_of([start, *STOP]) == reply_of([plain, *STOP])
+
+
+def test_choices_and_instructions_of_an_upstream_are_repeated() -> None:
+    """The settings that have several lawful forms."""
+    for said in (
+        {"tool_choice": {"type": "web_search"}, "instructions": [{"type": "message"}]},
+        {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}},
+        {"tool_choice": {"type": "custom", "name": "c"}, "instructions": "Be kind."},
+    ):
+        start = Started("", "", 9, {"responses": {"response": said}})
+        assert said.items() <= reply_of([start, *STOP]).items()
+
+
+def test_settings_that_no_reader_could_take_are_not_echoed() -> None:
+    """A client's own number out of range does not break its reply."""
+    asked = RESPONSES.parse_request({"model": "m", "input": "x", "max_output_tokens": 10**30})
+    assert echoed(asked)["max_output_tokens"] is None
+
+
+def test_details_of_usage_are_counts() -> None:
+    """An unlawful count is left at 0, an unknown detail is kept."""
+    raw = {"input_tokens_details": {"cached_tokens": [], "cache_write_tokens": [], "x": 1}}
+    usage = UsageReported(Usage(input_tokens=1), {"responses": {"usage": raw}})
+    details = reply_of([Started("", "", 0), usage, *STOP])["usage"]["input_tokens_details"]
+    assert details == {"x": 1, "cached_tokens": 0, "cache_write_tokens": 0}
+
+
 def test_a_background_reply_keeps_its_status() -> None:
     """A queued reply, asked whole, is shown as queued."""
     status = {"responses": {"status": "queued"}}

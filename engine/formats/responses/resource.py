@@ -3,10 +3,8 @@
 The law of this file: one function writes every Response object there is, the whole reply as much as
 the last event of a stream, and one function writes every output item. Both read the fold.
 
-A Response repeats what was asked. We write the client's own settings with the API's defaults, and
-over them what an upstream of the same format said about them; null says nothing. `store` is false
-unless the upstream says true: nobody else keeps anything. `completed_at` is the upstream's, or
-null: there is no clock here.
+A Response repeats what was asked: `settings.py`. `completed_at` is the upstream's, or null: there
+is no clock here.
 
 Private layout of `extra["responses"]`, made by `decoder.py`:
 
@@ -26,11 +24,11 @@ from typing import Any
 from ...accumulate import FinishedItem, FinishedPart, FinishedReply, notes_of
 from ...errors import ErrorInfo
 from ...events import Extra, FinishReason, ItemStatus, Started, Usage
-from ...request import FunctionTool, Request
+from ...request import Request
 from ..base import Identity
 from ..checks import JSON
-from .render import choice_form, text_format, tool_form
 from .request import NAME
+from .settings import MAX_COUNT, echo, overlay
 
 
 REASONS: dict[FinishReason, str] = {
@@ -65,125 +63,6 @@ ERROR_CODES = frozenset(
 )
 """`ResponseErrorCode` of OpenAI's schema."""
 
-SHAPES: dict[str, type | tuple[type, ...]] = {
-    "background": bool,
-    "completed_at": (int, float),
-    "frequency_penalty": (int, float),
-    "instructions": (str, list),
-    "max_output_tokens": int,
-    "max_tool_calls": int,
-    "metadata": dict,
-    "parallel_tool_calls": bool,
-    "presence_penalty": (int, float),
-    "previous_response_id": str,
-    "prompt_cache_key": str,
-    "reasoning": dict,
-    "safety_identifier": str,
-    "service_tier": str,
-    "store": bool,
-    "temperature": (int, float),
-    "text": dict,
-    "tool_choice": (str, dict),
-    "tools": list,
-    "top_logprobs": int,
-    "top_p": (int, float),
-    "truncation": str,
-}
-"""The fields that every Response has, and what an upstream must say to be believed."""
-
-
-# What was asked.
-
-
-def echo(request: Request) -> JSON:
-    """The client's settings, as a Response repeats them."""
-    raw = request.raw if request.format == NAME and request.raw is not None else {}
-    extra = request.extra if request.format == NAME else {}
-    settings: JSON = {
-        "background": bool(extra.get("background")),
-        "completed_at": None,
-        "frequency_penalty": _or(request.frequency_penalty, 0),
-        "instructions": raw.get("instructions"),
-        "max_output_tokens": request.max_tokens,
-        "max_tool_calls": extra.get("max_tool_calls"),
-        "metadata": request.metadata or {},
-        "parallel_tool_calls": _or(request.parallel_tool_calls, other=True),
-        "presence_penalty": _or(request.presence_penalty, 0),
-        "previous_response_id": request.previous_response_id,
-        "prompt_cache_key": request.prompt_cache_key,
-        "reasoning": {"effort": request.reasoning_effort, "summary": request.reasoning_summary},
-        "safety_identifier": request.safety_identifier,
-        "service_tier": _or(request.service_tier, "auto"),
-        "store": False,
-        "temperature": _or(request.temperature, 1),
-        "text": _text(request, raw),
-        "tool_choice": _tool_choice(request, raw),
-        "tools": _tools(request, raw),
-        "top_logprobs": _or(request.top_logprobs, 0),
-        "top_p": _or(request.top_p, 1),
-        "truncation": _or(extra.get("truncation"), "disabled"),
-    }
-    if request.user is not None:
-        settings["user"] = request.user
-    return settings
-
-
-def _or(value: Any, other: Any) -> Any:
-    return other if value is None else value
-
-
-def _text(request: Request, raw: JSON) -> JSON:
-    text: JSON = {"format": {"type": "text"}}
-    if request.output is not None:
-        form = text["format"] = text_format(request.output)
-        if form["type"] == "json_schema":
-            form["strict"] = bool(form.get("strict"))
-    elif raw.get("text"):
-        text |= {name: value for name, value in raw["text"].items() if value is not None}
-    if request.verbosity is not None:
-        text["verbosity"] = request.verbosity
-    return text
-
-
-def _tool_choice(request: Request, raw: JSON) -> Any:
-    if request.tool_choice is None:
-        return "auto"
-    return raw.get("tool_choice") or choice_form(request.tool_choice)
-
-
-def _tools(request: Request, raw: JSON) -> list[Any]:
-    if raw.get("tools"):
-        return [_whole_tool(tool) for tool in raw["tools"]]
-    made: list[Any] = []
-    for tool in request.tools:
-        form = tool_form(tool)
-        if isinstance(tool, FunctionTool):
-            form["strict"] = tool.strict
-        made.append(_whole_tool(form))
-    return made
-
-
-def _whole_tool(tool: Any) -> Any:
-    if isinstance(tool, dict) and tool.get("type") == "function":
-        return {"description": None, "parameters": None, "strict": None, **tool}
-    return tool
-
-
-def _overlay(settings: JSON, said: JSON) -> None:
-    """Let what the upstream says about itself win, where it has the right type."""
-    for name, value in said.items():
-        shape = SHAPES.get(name)
-        if value is None or (shape is not None and not isinstance(value, shape)):
-            continue
-        if name in {"text", "reasoning"}:
-            settings[name] = {**settings[name], **value}
-        elif name == "tools":
-            settings[name] = [_whole_tool(tool) for tool in value]
-        elif name == "completed_at":
-            settings[name] = int(value)
-        else:
-            settings[name] = value
-
 
 # The object.
 
@@ -206,7 +85,7 @@ class Head:
         """Write a Response object. `status` decides what it has to say beside its output."""
         settings = dict(self._echo)
         for note in reply.notes:
-            _overlay(settings, note.get(NAME, {}).get("response", {}))
+            overlay(settings, note.get(NAME, {}).get("response", {}))
         notes = notes_of(reply.notes, NAME)
         usage: JSON | None = None
         if reply.usage is not None or status in {"completed", "incomplete"}:
@@ -239,13 +118,15 @@ def end_status(reply: FinishedReply) -> str:
 
 def usage_object(usage: Usage, raw: JSON) -> JSON:
     """Token counts with every member that clients require; unknown members are kept."""
+    inputs = _kept(raw.get("input_tokens_details"))
+    written = inputs.get("cache_write_tokens")
     got, made = usage.input_tokens or 0, usage.output_tokens or 0
     return {
         **_kept(raw),
         "input_tokens": got,
         "input_tokens_details": {
-            "cache_write_tokens": 0,
-            **_kept(raw.get("input_tokens_details")),
+            **inputs,
+            "cache_write_tokens": written if _is_count(written) else 0,
             "cached_tokens": usage.cached_tokens or 0,
         },
         "output_tokens": made,
@@ -253,8 +134,12 @@ def usage_object(usage: Usage, raw: JSON) -> JSON:
             **_kept(raw.get("output_tokens_details")),
             "reasoning_tokens": usage.reasoning_tokens or 0,
         },
-        "total_tokens": _or(usage.total_tokens, got + made),
+        "total_tokens": got + made if usage.total_tokens is None else usage.total_tokens,
     }
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_COUNT
 
 
 def _kept(raw: Any) -> JSON:
