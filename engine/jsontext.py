@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from typing import Any
 
 import msgspec
 
+from .limits import DEFAULT_LIMITS
+
 
 MAX_DEPTH = 256
 """Nesting of an upstream's JSON. What we read we must be able to write: the encoder recurses."""
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -56,12 +61,17 @@ def _loads_with_lone_surrogates(raw: bytes) -> Any:
         raise ValueError("JSON is nested too deeply") from None
 
 
-def loads_request(text: bytes, *, max_depth: int) -> Any:
+def loads_request(
+    text: bytes, *, max_depth: int, max_nodes: int = DEFAULT_LIMITS.max_json_nodes
+) -> Any:
     """Parse a request's body, strictly; raise `ValueError` with words for its author.
 
     Refused beyond what `loads` refuses: a key that stands twice in one object (which of the two
-    was checked, and which was used?), NaN and infinities, and nesting over `max_depth`.
+    was checked, and which was used?), NaN and infinities, nesting over `max_depth`, and more than
+    `max_nodes` values: 32 MiB of `[],` would stop the whole process for many seconds.
     """
+    if _nodes(text, max_nodes) > max_nodes:
+        raise ValueError(f"JSON has more than {max_nodes} values")
     try:
         value = json.loads(
             text.decode("utf-8-sig"),  # RFC 8259 §8.1: nothing else is exchanged
@@ -74,6 +84,15 @@ def loads_request(text: bytes, *, max_depth: int) -> Any:
     if depth_exceeds(value, max_depth):
         raise ValueError(f"JSON is nested deeper than {max_depth} levels")
     return scrub(value) if b"\\ud" in text or b"\\uD" in text else value
+
+
+def _nodes(text: bytes, enough: int) -> int:
+    """Count the values of a JSON text without parsing it. Over-counts if that is `enough`."""
+    most = text.count(b",") + text.count(b"[") + text.count(b"{")
+    if most <= enough:
+        return most
+    bare = _STRING.sub(b"", text)  # commas and brackets of prose are no structure
+    return bare.count(b",") + bare.count(b"[") + bare.count(b"{")
 
 
 def dumps(value: Any) -> bytes:

@@ -66,6 +66,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """What is read of an upstream's error body."""
     max_json_depth: int = 64
     """Nesting of a request's JSON. Tool schemas stay far below it."""
+    max_json_nodes: int = 100_000
+    """Values (objects, lists, their members) in a request's JSON: what parsing and translating
+    cost the whole process. A long agent history with its tools has some 20,000."""
     max_head_bytes: int = 64 * KIB
     """A request's line and headers together."""
 

@@ -25,13 +25,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import msgspec
 import trio
 
+from . import jsontext
 from .accumulate import Accumulator, FinishedReply
 from .errors import (
     ErrorInfo,
@@ -110,6 +111,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool = True
     preface: str | None = None
     """Words to the model before everything else, such as `[Model: what it is]`."""
+    conceal: Callable[[str], str] = str
+    """Hides this target's secrets in what its upstream says of an error: some quote the key."""
 
 
 class Reply:
@@ -322,7 +325,7 @@ class Reply:
         text = text[: limits.max_error_bytes]
         info = self.target.format.read_error(source.status, source.headers, text)
         info.headers = self.headers | info.headers
-        return info
+        return concealed(info, self.target.conceal)
 
     async def _read_to_end(self, source: Source) -> None:
         """Let the HTTP body end, so that its connection can be used again."""
@@ -350,6 +353,8 @@ class Reply:
                     if self._scissors is not None:
                         batch = self._scissors.cut(batch)  # noqa: PLW2901 - what is left of it
                     for event in batch:
+                        if isinstance(event, Failed):
+                            event.error = concealed(event.error, self.target.conceal)
                         grammar.take(event, legal)
                 except Exception as error:  # noqa: BLE001 - a bug here is this reply's failure only
                     failure = the_one(error)
@@ -433,6 +438,14 @@ def the_one(error: Exception) -> NurslingError:
     bug = InternalError("an internal error of the gateway")
     bug.__cause__ = error
     return bug
+
+
+def concealed(info: ErrorInfo, conceal: Callable[[str], str]) -> ErrorInfo:
+    """Hide secrets in all words of an error, the upstream's own object included."""
+    raw = info.raw
+    if raw is not None:
+        raw = jsontext.loads(conceal(jsontext.dumps(raw).decode()).encode())
+    return msgspec.structs.replace(info, message=conceal(info.message), raw=raw)
 
 
 def concerning(headers: Mapping[str, str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from nursling.engine.formats.base import Format
 from nursling.engine.pipeline import Target, Upstream
 
 from .config import Api, Config, ConfigError, Model, Provider, limits_with
+from .secret import Secret, concealer
 from .upstream.client import Endpoint
 
 
@@ -148,6 +149,7 @@ class Catalog:
         own = model or Model(id="")
         limits = limits_with(self._config.limits, provider.limits, own.limits)
         upstream = None if own.base_url else self._upstreams.get(name)
+        secrets: list[Secret] = []
         if upstream is None:
             base_url = own.base_url or provider.base_url
             if not base_url:
@@ -163,6 +165,7 @@ class Catalog:
                 limits=limits,
             )
             upstream = self._connect(endpoint)
+            secrets = [*endpoint.headers.values(), *filter(None, [endpoint.api_key])]
             self.endpoints.setdefault(endpoint.provider, upstream)
         return Target(
             upstream=upstream,
@@ -175,6 +178,7 @@ class Catalog:
                 provider.include_usage if own.include_usage is None else own.include_usage
             ),
             preface=f"[Model: {own.description}]" if own.describe and own.description else None,
+            conceal=concealer(secrets),
         )
 
     def _has(self, provider: str) -> bool:

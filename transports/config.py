@@ -45,6 +45,7 @@ PROCESS_LIMITS = frozenset(
         "drain_timeout",
         "max_body_bytes",
         "max_json_depth",
+        "max_json_nodes",
         "max_head_bytes",
         "max_streams",
         "max_connections",

@@ -7,7 +7,12 @@ sends a key somewhere can be found by searching for that one word.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable, Iterable
 from typing import NoReturn
+
+
+SHORTEST = 4
+"""Characters of a secret that is worth hiding in prose: shorter ones are placeholders."""
 
 
 class Secret:
@@ -38,3 +43,15 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")
+
+
+def concealer(secrets: Iterable[Secret]) -> Callable[[str], str]:
+    """Make a function that replaces these secrets by `***` in any text."""
+    hidden = [secret.reveal() for secret in secrets if len(secret.reveal()) >= SHORTEST]
+
+    def conceal(text: str) -> str:
+        for value in hidden:
+            text = text.replace(value, "***")
+        return text
+
+    return conceal

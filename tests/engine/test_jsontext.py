@@ -174,3 +174,13 @@ def test_an_upstreams_json_has_a_depth(escape: str) -> None:
     jsontext.dumps(jsontext.loads(at_limit.encode()))
     with pytest.raises(ValueError, match="nested too deeply"):
         jsontext.loads(f"[{at_limit}]".encode())
+
+
+def test_a_requests_values_are_counted() -> None:
+    """Many small values are refused before they are parsed; commas inside strings are none."""
+    many = b"[" + b"[]," * 10 + b"1]"
+    with pytest.raises(ValueError, match="more than 20 values"):
+        jsontext.loads_request(many, max_depth=3, max_nodes=20)
+    assert len(jsontext.loads_request(many, max_depth=3, max_nodes=21)) == 11
+    prose = json.dumps({"say": 'a, "b", [c], {d} \\ ' * 100}).encode()
+    assert jsontext.loads_request(prose, max_depth=3, max_nodes=1)["say"].startswith("a, ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -339,6 +340,22 @@ async def test_an_error_status(autojump_clock: MockClock) -> None:
     assert isinstance(error, UpstreamRefused)
     assert (error.status, error.message) == (429, "slow down")
     assert error.headers == {"retry-after": "7", "x-ratelimit-limit-requests": "9"}
+
+
+async def test_a_quoted_key_is_hidden(autojump_clock: MockClock) -> None:
+    """A secret that the upstream quotes in an error does not reach the caller."""
+
+    def conceal(text: str) -> str:
+        return text.replace("KEY", "***")
+
+    info = ErrorInfo(message="bad KEY", raw={"message": "bad KEY"}, raw_format="toy")
+    for upstream in (Script(b"bad KEY", status=401), Script(line(*opening(), Failed(info)))):
+        aim = msgspec.structs.replace(target(upstream), conceal=conceal)
+        async with open_reply(REQUEST, aim) as reply:
+            with pytest.raises(NurslingError) as caught:
+                await reply.commit()
+        assert caught.value.message == "bad ***"
+        assert "KEY" not in repr(caught.value.info())
 
 
 async def test_an_endless_error_body(autojump_clock: MockClock) -> None:

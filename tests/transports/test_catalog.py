@@ -310,3 +310,19 @@ def test_each_api_has_its_format() -> None:
         "openai-responses": "responses",
         "openai-codex-responses": "responses",
     }
+
+
+def test_secrets_of_an_endpoint_are_concealed() -> None:
+    """A target hides its own key and headers in the words of its upstream, and placeholders not."""
+    tables = {
+        "providers": {
+            "a": {
+                "base_url": "http://a/v1",
+                "api_key": "CANARYKEY",
+                "headers": {"x-org": "CANARYORG", "x-v": "1"},
+            }
+        },
+        "models": [{"id": "m", "provider": "a"}],
+    }
+    conceal = catalog(tables).resolve("m").conceal
+    assert conceal("1: no key CANARYKEY of CANARYORG") == "1: no key *** of ***"

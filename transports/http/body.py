@@ -26,7 +26,9 @@ async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
         raise UnsupportedMediaType("compressed request bodies are not accepted")
     text = await read_body(request, limits)
     try:
-        value = jsontext.loads_request(text, max_depth=limits.max_json_depth)
+        value = jsontext.loads_request(
+            text, max_depth=limits.max_json_depth, max_nodes=limits.max_json_nodes
+        )
     except ValueError as error:
         raise BadRequest(f"the request's body is not valid JSON: {error}") from None
     if not isinstance(value, dict):
