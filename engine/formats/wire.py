@@ -44,6 +44,11 @@ class Dialect(Protocol):
         """Whether every choice has its finish reason."""
         ...
 
+    @property
+    def held(self) -> int:
+        """Bytes that the dialect keeps of what it has read and no event has carried yet."""
+        ...
+
     def on_frame(self, name: bytes, data: bytes, out: list[Event]) -> None:
         """One frame of a stream; `data` is JSON text or `[DONE]`, `name` its `event:` or empty."""
         ...
@@ -162,6 +167,8 @@ class WireDecoder:
             return
         self._frames += 1
         self._dialect.on_frame(name, text, out)
+        if self._dialect.held > self._limits.max_reply_bytes:
+            raise ReplyTooLarge(f"the reply is over {self._limits.max_reply_bytes} bytes")
         self._over = bool(out) and isinstance(out[-1], Ended | Failed)
 
     def _whole(self, text: bytes, out: list[Event]) -> None:

@@ -20,11 +20,15 @@ class Echo:
 
     def __init__(self) -> None:
         self.finished = False
+        self.held = 0
         self.eof: Event | None = Ended()
 
     def on_frame(self, name: bytes, data: bytes, out: list[Event]) -> None:
         if data == b"[DONE]":
             out.append(Ended())
+            return
+        if data == b'"keep"':
+            self.held += 50
             return
         out.append(PartDelta(0, 0, f"{name.decode()}:{parse_frame(data)}"))
         self.finished = data == b'"finish"'
@@ -173,3 +177,12 @@ def test_an_error_that_its_server_wrote_by_hand() -> None:
     with pytest.raises(UpstreamError, match="no tool named here") as caught:
         parse_frame(b'{"error": "no tool named here: "weather""}')
     assert caught.value.code == "upstream_error"
+
+
+def test_what_a_dialect_holds_back_is_bounded() -> None:
+    """Text that no event carries yet counts too: a reply cannot grow unseen."""
+    keep = b'data: "keep"\n\n'
+    assert read(keep * 4, b"data: [DONE]\n\n") == [Ended()]
+    [last] = read(keep * 4, keep)
+    assert isinstance(last, Failed)
+    assert last.error.code == "upstream_reply_too_large"
