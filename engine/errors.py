@@ -320,3 +320,12 @@ def error_from(info: ErrorInfo) -> NurslingError:
         if error.info() == info:
             return error
     return UpstreamRefused(info)
+
+
+def concerning(headers: Mapping[str, str]) -> dict[str, str]:
+    """Choose the headers of an upstream's answer (lower case) that concern the caller."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name in {"retry-after", "retry-after-ms"} or name.startswith("x-ratelimit-")
+    }

@@ -44,6 +44,7 @@ from .errors import (
     TotalTimeout,
     UpstreamRefused,
     WholeTimeout,
+    concerning,
     error_from,
 )
 from .events import Ended, Event, Failed, is_meaningful
@@ -446,12 +447,3 @@ def concealed(info: ErrorInfo, conceal: Callable[[str], str]) -> ErrorInfo:
     if raw is not None:
         raw = jsontext.loads(conceal(jsontext.dumps(raw).decode()).encode())
     return msgspec.structs.replace(info, message=conceal(info.message), raw=raw)
-
-
-def concerning(headers: Mapping[str, str]) -> dict[str, str]:
-    """Choose the headers of an upstream's answer that concern the caller."""
-    return {
-        name: value
-        for name, value in headers.items()
-        if name in {"retry-after", "retry-after-ms"} or name.startswith("x-ratelimit-")
-    }

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import jsontext
-from ..errors import ErrorInfo
+from ..errors import ErrorInfo, concerning
 from ..sse import SSEDecoder
 
 
@@ -90,17 +90,8 @@ def render_error(info: ErrorInfo, format_name: str | None = None) -> dict[str, A
 def read_error(status: int, headers: Mapping[str, str], body: bytes, format_name: str) -> ErrorInfo:
     """Read an upstream's answer with an error status. `headers` have names in lower case."""
     info = _read_body(status if 400 <= status <= 599 else 502, body, format_name)
-    info.headers = concerning_headers(headers)
+    info.headers = concerning(headers)
     return info
-
-
-def concerning_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Choose the headers of an upstream that concern the caller."""
-    return {
-        name: value
-        for name, value in headers.items()
-        if name in {"retry-after", "retry-after-ms"} or name.startswith("x-ratelimit-")
-    }
 
 
 def error_object_to_info(obj: Any, *, status: int | None, format_name: str) -> ErrorInfo:
