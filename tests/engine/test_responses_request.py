@@ -753,3 +753,59 @@ def test_stop_sequences_are_left_to_the_pipeline() -> None:
     assert rendered.stop == ["END"]
     assert "stop" not in rendered.body
     assert rendered.dropped == []
+
+
+# What another format would lose.
+
+
+def test_nested_members_that_only_this_format_knows_are_named() -> None:
+    """Items, parts, tools and schemas: each unknown member by its place."""
+    cited = {"type": "output_text", "text": "a", "annotations": [{"type": "x"}], "logprobs": []}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": ""}
+    request = parse(
+        input=[
+            {"role": "user", "content": "x", "cache": {}},
+            {"role": "assistant", "id": "msg_1", "phase": "final_answer", "content": [cited]},
+            {**call, "namespace": "n"},
+            {
+                "type": "function_call_output",
+                "call_id": "c",
+                "output": [{"type": "input_text", "text": "x", "y": 1}],
+            },
+            {"type": "reasoning", "id": "rs_1", "summary": []},
+            {"type": "web_search_call", "action": {}, "x": 1},
+            {"role": "user", "content": [{"type": "input_video", "video": "v"}]},
+        ],
+        tools=[
+            {"type": "function", "name": "f", "defer_loading": True, "strict": None},
+            {"type": "web_search", "filters": {"x": 1}},
+        ],
+        text={"format": {"type": "json_schema", "name": "n", "schema": {}, "z": 1}},
+    )
+    assert request.leftover == [
+        "input[1].phase",
+        "input[1].content[0].annotations",
+        "input[2].namespace",
+        "input[3].output[0].y",
+        "input[4].id",
+        "tools[0].defer_loading",
+        "text.format.z",
+    ]
+    assert parse(input=[{"role": "user", "content": "", "x": 1}] * 70).leftover[-1] == "input[63].x"
+    assert parse(input="x").leftover == []
+
+
+def test_what_only_chat_knows_is_listed() -> None:
+    """The leftovers of another format's client are dropped, and said to be."""
+    item = Message(role="user", content=[Text("x")])
+    places = ["messages[0].content[0].cache_control", "tools[0].cache_control"]
+    asked = Request(model="m", items=[item], format="chat", leftover=places)
+    assert RESPONSES.render_request(asked, CALL).dropped == places
+    own = parse(input=[{"role": "user", "content": "x", "phase": "y"}])
+    assert RESPONSES.render_request(own, CALL).dropped == []
+
+
+def test_a_bare_id_is_a_reference() -> None:
+    """`item_reference` is the one type of an item that may be left out."""
+    [item] = parse(input=[{"id": "msg_1"}]).items
+    assert item == OpaqueItem("item_reference", "input[0]")

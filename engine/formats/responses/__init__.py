@@ -1,8 +1,9 @@
 """The Responses API of OpenAI, both ways.
 
-`request.py` reads a client's body and `render.py` writes an upstream's; `decoder.py` reads a reply,
-with `board.py` for its items; `encoder.py` writes a stream and `resource.py` the Response object;
-`quirks.py` lists where the schemas and the live service disagree.
+`request.py` reads a client's body (`leftover.py` names what only this format can say of it) and
+`render.py` writes an upstream's; `decoder.py` reads a reply, with `board.py` for its items and
+`items.py` for one of them; `encoder.py` writes a stream and `resource.py` the Response object, with
+`settings.py` for what was asked; `quirks.py` lists where the schemas and the live service disagree.
 """
 
 from __future__ import annotations

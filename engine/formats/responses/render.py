@@ -18,6 +18,8 @@ Decided here:
 * `strict` of a tool is sent, and false unless the client said otherwise: chat's default again.
 * Reasoning goes back only sealed. Bare reasoning text has no place in OpenAI's input (an item
   without a known id is a 404 there), so it is dropped and listed.
+* `max_tokens` is sent as it is: OpenAI's Responses takes no less than 16, and says so in its own
+  words. A number that the client did not ask for would not be its limit.
 * A message of one text is sent with a plain string as its content: the schema and the small
   servers agree on that form for every role.
 """
@@ -72,6 +74,8 @@ def render_request(request: Request, call: Call) -> Rendered:
     _settings(request, call, body, dropped)
     _tools(request, body, dropped)
     _leftover(request, body, dropped)
+    if request.format != NAME:
+        dropped += request.leftover
     return Rendered(body, dropped, request.stop)
 
 

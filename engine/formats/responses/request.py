@@ -39,6 +39,7 @@ from ...request import (
     ToolResult,
 )
 from ..checks import JSON, join, missing, need, objects, take, take_number, unknown, wrong
+from .leftover import leftover
 
 
 NAME = "responses"
@@ -124,6 +125,7 @@ def parse_request(body: Any) -> Request:
         previous_response_id=take(body, "previous_response_id", str),
         include_obfuscation=take(options, "include_obfuscation", bool, "stream_options"),
         extra=extra,
+        leftover=leftover(body),
         raw=body,
     )
 
@@ -271,7 +273,9 @@ def _item(item: JSON, where: str) -> list[Item]:
     kind = take(item, "type", str, where)
     if kind is None:
         if "role" not in item:
-            raise missing(join(where, "type"))
+            if take(item, "id", str, where) is None:
+                raise missing(join(where, "type"))
+            return [OpaqueItem("item_reference", where)]  # the one type that may be left out
         kind = "message"
     match kind:
         case "message":
