@@ -15,7 +15,7 @@ import structlog
 import trio
 import watchfiles
 
-from .config import Config, ConfigError, is_loopback
+from .config import Config, ConfigError, is_loopback, with_address
 from .engine import Engine, open_engine
 from .http.app import create_app
 from .http.server import serve
@@ -120,11 +120,13 @@ def reload(load: Load, engine: Engine, keys: Keys) -> None:
     """Put the file's new content in force, or log why it stays out.
 
     Models, providers, keys and limits of streams change. Where we listen, and the limits of the
-    process, were fixed when it started.
+    process, were fixed when it started: so whether keys are needed is asked of the address that we
+    have, whatever the file says of it now.
     """
     log = structlog.get_logger("nursling")
+    server = engine.config.server
     try:
-        config = load()
+        config = with_address(load(), server.host, server.port)
         engine.reload(config)
     except ConfigError as error:
         log.warning("configuration not reloaded", error=str(error))

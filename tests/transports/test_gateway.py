@@ -114,6 +114,27 @@ async def test_a_reload_takes_all_or_nothing(log: io.StringIO) -> None:
     ]
 
 
+@pytest.mark.parametrize("between", [[], [{"name": "b", "secret": "t"}]])
+async def test_a_reload_cannot_open_the_door(
+    log: io.StringIO, between: list[dict[str, str]]
+) -> None:
+    """A file that has lost its host and its keys does not let all in where others reach us.
+
+    Also not in two steps: a reload that is taken does not move what we know of our address.
+    """
+    outside = {"host": "0.0.0.0"}  # noqa: S104 - it is the case
+    start = config_from_dict({"server": outside, "keys": [{"name": "k", "secret": "s"}]})
+    keys = Keys(start.keys)
+    async with open_engine(start) as engine:
+        if between:
+            gateway.reload(lambda: config_from_dict({"keys": between}), engine, keys)
+        gateway.reload(lambda: config_from_dict({}), engine, keys)
+        assert not keys.open
+        assert keys.check({"x-api-key": "t" if between else "s"})
+    assert events(log)[-1] == "configuration not reloaded"
+    assert "lets others in" in log.getvalue()
+
+
 async def test_a_machine_that_cannot_watch(
     tmp_path: Path, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
