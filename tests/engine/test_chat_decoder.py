@@ -748,6 +748,10 @@ TWINS: dict[str, tuple[bytes, list[tuple[str, str, str]]]] = {
         stream(calls(call(F, A[:3], index=0, id="i")), calls(call(None, A[3:], index=0, id="j"))),
         [("i", F, A)],
     ),
+    "an id that comes late": (
+        stream(calls(call(F, A[:3], index=0)), calls(call(None, A[3:], index=0, id="i"))),
+        [("call_chatcmplup_0", F, A)],
+    ),
     "an old id under a new index, without a name": (
         stream(calls(call(F, A[:3], index=0, id="i")), calls(call(None, A[3:], index=1, id="i"))),
         [("i", F, A)],
@@ -793,6 +797,8 @@ def test_held() -> None:
     assert take(calls(call(None, "y" * 50, index=1))) > 251
     assert take(calls(call(F, "", index=0))) == 50
     early = ChatDialect(ask())
+    early.on_frame(b"", b'{"choices":[]}', [])
+    assert early.held == 0
     early.on_frame(b"", b'{"choices":[],"zip":"abc"}', [])
     assert early.held == len('{"zip":"abc"}')
     early.on_frame(b"", chunk({})[6:].strip(), [])
@@ -817,3 +823,11 @@ def test_odd_members() -> None:
     }  # fmt: skip
     message = body["choices"][0]["message"]
     assert (message["reasoning_details"], message["annotations"]) == ([{"type": "x"}], [])
+
+
+def test_two_reasonings() -> None:
+    """Different words under the two names of reasoning are both read, the same ones once."""
+    data = stream(
+        {"reasoning_content": "a", "reasoning": "a"}, {"reasoning_content": "b", "reasoning": "c"}
+    )
+    assert said_by(read(data)) == [("thought", "abc")]

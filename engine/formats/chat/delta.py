@@ -68,12 +68,10 @@ class Parts:
 def thought_of(delta: dict[str, Any]) -> Thought:
     """Read the reasoning of a delta once, although servers say it under two or three names."""
     thought = Thought()
-    for name in ("reasoning_content", "reasoning"):
-        text = delta.get(name)
-        if isinstance(text, str) and text:
-            thought.text = text
-            thought.patch = {"reasoning": True} if text == delta.get("reasoning") else None
-            break
+    names = [delta.get(name) for name in ("reasoning_content", "reasoning")]
+    thought.text = "".join(dict.fromkeys(text for text in names if isinstance(text, str)))
+    if thought.text and thought.text == delta.get("reasoning"):
+        thought.patch = {"reasoning": True}
     spoken = bool(thought.text)
     for detail in listed(delta.get("reasoning_details")):
         match detail:

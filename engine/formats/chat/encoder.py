@@ -82,7 +82,7 @@ class _Choice:
 class _Item:
     """One item. `place` is its index among `tool_calls`; None = it is told as `function_call`."""
 
-    __slots__ = ("choice", "continued", "fields", "place", "start", "told")
+    __slots__ = ("choice", "continued", "fields", "place", "start")
 
     def __init__(self, start: ItemStarted) -> None:
         self.start = start
@@ -90,7 +90,6 @@ class _Item:
         self.continued = bool((patch_of(start) or {}).get("continued"))
         self.fields: set[str] = set()
         self.place: int | None = None
-        self.told = False
 
 
 class _Part:
@@ -299,7 +298,6 @@ class ChatEncoder:
 
     def _tell(self, item: _Item, *, custom: bool, out: list[bytes]) -> None:
         """Write the first delta of a tool call: the only one with id, type and name."""
-        item.told = True
         start = item.start
         if item.place is None:
             delta: dict[str, Any] = {"function_call": {"name": start.name, "arguments": ""}}
@@ -358,8 +356,6 @@ class ChatEncoder:
 
     def _end_item(self, event: ItemEnded, patch: dict[str, Any], out: list[bytes]) -> None:
         item = self._items[event.item]
-        if item.start.kind == "tool_call" and not item.told:
-            self._tell(item, custom=False, out=out)
         if event.sealed is not None:
             choice = self._choice(item.choice)
             detail = patch.get("detail")
