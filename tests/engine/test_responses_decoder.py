@@ -659,6 +659,56 @@ def test_a_nameless_call_keeps_what_was_streamed() -> None:
     assert shown(reply) == [("tool_call", "f", '{"a":1}')]
 
 
+def test_every_item_has_an_id_of_its_own() -> None:
+    """A second item of the same id gets another one; a call keeps the id that it opened with."""
+    twice = [message("a"), message("b"), {"type": "x", "id": "msg_1"}, call("{}"), call("{}")]
+    items = good([created(), completed(twice)]).items.values()
+    own = [(item.id, (item.notes[0]["responses"]["item"]).get("id")) for item in items]
+    assert own == [
+        ("msg_1", None),
+        ("msg_1_1", None),
+        ("msg_1_2", "msg_1_2"),
+        ("call_fc_1", "fc_1"),
+        ("call_fc_1", "fc_1_4"),
+    ]
+    renamed = done(call("{}", "fc_9", call_id="call_fc_1"))  # GitHub Copilot
+    [only] = good([created(), added(call()), renamed, completed()]).tool_calls
+    assert only.notes == [{"responses": {"item": {"id": "fc_1"}}}]
+    final = [message("Hi"), message("Ho", "msg_2")]
+    odd = [done(message("Hi")), added(message()), done(message("Ho")), completed(final)]
+    assert shown(good([created(), *odd]))[0] == ("message", "msg_1", "Hi")
+
+
+def test_summaries_without_an_index_are_counted_apart() -> None:
+    """A summary part that says no index is the next summary, whatever else the item has."""
+    summary = {"type": "summary_text", "text": ""}
+    opens = {"type": "response.reasoning_summary_part.added", "part": summary, "item_id": "rs_1"}
+    grows = delta("reasoning_text", "t", item_id="rs_1")
+    says = delta("reasoning_summary_text", "s", item_id="rs_1")
+    events = [added(reasoning()), grows, opens, says, opens, says, completed()]
+    [item] = good([created(), *events]).items.values()
+    assert [(part.kind, part.text) for part in item.parts.values()] == [
+        ("thought", "t"),
+        ("summary", "s"),
+        ("summary", "s"),
+    ]
+
+
+def test_a_repetition_may_have_empty_parts() -> None:
+    """An item that is read aside leaves with the parts that say something."""
+    two = [{**TEXT, "text": "Ho"}, TEXT]
+    events = [
+        done(message("Hi")),
+        added(message()),
+        part_added(TEXT, **{**AT, "content_index": 1}),
+        done({**message(), "content": two}),
+        delta("reasoning_text", "t"),  # finds no open message on its way
+        delta("output_text", "x"),
+        completed(),
+    ]
+    assert [words for _, _, words in shown(good([created(), *events]))] == ["Hi", "Ho", "t", "x"]
+
+
 def test_many_parts_and_items_cost_what_they_weigh() -> None:
     """Parts without an index, and items of another kind, are found without a search."""
 

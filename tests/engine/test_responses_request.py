@@ -803,6 +803,8 @@ def test_what_only_chat_knows_is_listed() -> None:
     assert RESPONSES.render_request(asked, CALL).dropped == places
     own = parse(input=[{"role": "user", "content": "x", "phase": "y"}])
     assert RESPONSES.render_request(own, CALL).dropped == []
+    changed = Request(model="m", items=[item], format="responses", leftover=["input[0].phase"])
+    assert RESPONSES.render_request(changed, CALL).dropped == []
 
 
 def test_a_bare_id_is_a_reference() -> None:

@@ -61,6 +61,7 @@ class Board:
         self._stacks: dict[tuple[ItemKind, bool], list[Item]] = {}
         self._ids: dict[str, Item] = {}
         self._indexes: dict[int, Item] = {}
+        self._quoted: set[str] = set()  # the ids that events have carried
 
     # Finding.
 
@@ -124,9 +125,15 @@ class Board:
             self._open(raw, index, event, out)
 
     def _open(self, raw: JSON, index: Any, event: JSON, out: list[Event]) -> Item:
+        own = text_of(raw, "id")
+        if own in self._quoted:  # two items of one id would be one to a client
+            raw = {**raw, "id": f"{own}_{self._count}"}
         item = Item(self._count, raw, self.held)
         self._count += 1
         self._enter(item, index)
+        if own:
+            self._ids[own] = item
+            self._quoted.update((own, item.id))
         quoted, name = item.id, ""
         if item.kind == "tool_call":
             self.called = True
@@ -188,6 +195,8 @@ class Board:
         for part in item.parts.values():
             end_part(item, part, {}, out)
         fields = beyond(raw, KNOWN_ITEM[item.kind])
+        if item.id and fields.get("id") != item.id:  # it keeps the one that it opened with
+            fields.pop("id", None)
         item.said = dict(fields) if item.kind == "opaque" else {**item.said, **fields}
         sealed = None
         if item.kind == "reasoning":
@@ -215,8 +224,9 @@ class Board:
             self._ids[item.id] = first
             if item.texts == first.texts or not item.texts:
                 return
-            raw = {**raw, "id": f"{item.id}_{self._count}"}
         real = self._open(raw, None, event, out)
+        if first is not None:
+            self._ids[item.id] = first  # whom the final object means by it
         for (kind, index), part in item.parts.items():
             if part.grown:  # it need not stand in `raw`
                 grow(real, real.part(kind, index, out), part.text, out)
