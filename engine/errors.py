@@ -37,7 +37,11 @@ class ErrorInfo(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
 
 
 class NurslingError(Exception):
-    """A request that failed, with everything a client may be told about it."""
+    """A request that failed, with everything a client may be told about it.
+
+    `detail` is for the operator's log only (an address, say) and is never rendered: `info()` has
+    none.
+    """
 
     fault: ClassVar[Fault] = "local"
     status: int = 500
@@ -51,9 +55,11 @@ class NurslingError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        detail: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.detail = detail
         self.param = param
         self.headers = dict(headers or {})
         if code is not None:

@@ -114,7 +114,7 @@ async def _check(config: Config, probe: bool) -> dict[str, tuple[bool, str]]:
         try:
             models = await upstream.models()
         except NurslingError as error:
-            answers[name] = (False, error.message)
+            answers[name] = (False, error.detail or error.message)
         else:
             answers[name] = (True, f"{len(models)} models")
 
@@ -148,7 +148,8 @@ def ask(file: str | None, system: str | None, no_stream: bool, model: str, text:
     except ConfigError as error:
         raise ConfigFailure(str(error)) from None
     except NurslingError as error:
-        raise click.ClickException(logs.plain(f"{error.message} ({error.code})")) from None
+        words = logs.plain(f"{error.detail or error.message} ({error.code})")
+        raise click.ClickException(words) from None
     except KeyboardInterrupt:
         sys.exit(130)
 

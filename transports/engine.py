@@ -22,6 +22,7 @@ from nursling.engine.limits import Limits
 from nursling.engine.pipeline import Reply, Target, Upstream, open_reply
 from nursling.engine.request import Request
 
+from .background import beside
 from .catalog import Catalog
 from .config import DEMO, Config, Provider
 from .formats import FORMATS
@@ -118,5 +119,5 @@ async def open_engine(
     `nursling.engine.pipeline.Upstream`. The provider `demo` is there without a table, unless
     the configuration has another address under this name.
     """
-    async with HttpClient(limits=config.limits) as client:
+    async with HttpClient(limits=config.limits) as client, beside(client.sweep):
         yield Engine(config, client, upstreams or {})

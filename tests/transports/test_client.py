@@ -383,7 +383,7 @@ async def test_waiting_for_the_head_is_cancellable() -> None:
 
 
 async def test_nobody_there() -> None:
-    """A refused connection is `ConnectFailed`, with the system's reason and without the URL."""
+    """A refused connection is `ConnectFailed`; where to and why is for the operator only."""
     with trio.socket.socket() as sock:
         await sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -391,7 +391,9 @@ async def test_nobody_there() -> None:
         upstream = upstream_at(client, f"http://127.0.0.1:{port}/v1?key={CANARY}")
         with pytest.raises(ConnectFailed) as caught:
             await ask(upstream)
-    assert caught.value.message == f"cannot connect to 127.0.0.1:{port}: Connection refused"
+    assert caught.value.message == "no connection to 'p'"
+    assert caught.value.detail == f"cannot connect to 127.0.0.1:{port}: Connection refused"
+    assert str(port) not in str(caught.value.info())
     assert upstream._limiter.borrowed_tokens == 0
 
 
@@ -580,6 +582,40 @@ async def test_idle_connections_are_no_hoard() -> None:
     assert await pairs[1][1].receive_some() == b""
 
 
+async def test_idle_connections_expire_without_traffic(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Each origin's connections are closed `keep_alive` after their use, though nobody asks."""
+
+    async def dial(origin: Origin) -> trio.abc.Stream:
+        raise AssertionError
+
+    idle = Pool(dial, Limits(keep_alive=4))
+    closed: dict[str, float] = {}
+
+    async def watch(name: str, theirs: trio.abc.Stream) -> None:
+        assert isinstance(theirs, trio.StapledStream)
+        assert await theirs.receive_some() == b""
+        closed[name] = trio.current_time()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(idle.sweep)
+        start = trio.current_time()
+        async with trio.open_nursery() as watching:
+            for name, delay in (("old", 0.0), ("old again", 1.0), ("new", 1.0), ("late", 9.0)):
+                await trio.sleep(delay)
+                ours, theirs = trio.testing.memory_stream_pair()
+                await idle.give_back(("http", name.split()[0], 80), ours)
+                watching.start_soon(watch, name, theirs)
+        nursery.cancel_scope.cancel()
+    assert closed == {
+        "old": start + 4,
+        "old again": start + 5,
+        "new": start + 6,
+        "late": start + 15,
+    }
+
+
 async def test_tls() -> None:
     """HTTPS works with a trusted certificate and says the reason with another; idle reuse too."""
     authority = trustme.CA()
@@ -594,8 +630,9 @@ async def test_tls() -> None:
             assert await ask(upstream) == (200, b"{}")
             assert server.connections == 1
         async with HttpClient() as client:
-            with pytest.raises(ConnectFailed, match="the certificate does not verify: unable to"):
+            with pytest.raises(ConnectFailed, match=r"^no connection to 'p'$") as caught:
                 await ask(upstream_at(client, server.base_url))
+    assert "the certificate does not verify: unable to" in caught.value.detail
 
 
 async def test_tls_towards_a_plain_server() -> None:
@@ -610,9 +647,10 @@ async def test_tls_towards_a_plain_server() -> None:
 
     async with trio.open_nursery() as nursery, HttpClient() as client:
         nursery.start_soon(trio.serve_listeners, plain, listeners)
-        with pytest.raises(ConnectFailed, match=f"no TLS with 127.0.0.1:{port}: WRONG_VERSION"):
+        with pytest.raises(ConnectFailed, match=r"^no connection to 'p'$") as caught:
             await ask(upstream_at(client, f"https://127.0.0.1:{port}"))
         nursery.cancel_scope.cancel()
+    assert caught.value.detail.startswith(f"no TLS with 127.0.0.1:{port}: WRONG_VERSION")
 
 
 async def test_a_canceled_handshake_leaves_no_socket() -> None:

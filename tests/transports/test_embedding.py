@@ -173,6 +173,26 @@ async def test_an_exception_of_the_program_is_not_dressed_up() -> None:
     assert mine.open_now == 0
 
 
+async def test_an_exception_beside_the_engine_is_not_dressed_up() -> None:
+    """What the program raises inside the engine's own block comes out as it is, too."""
+    with pytest.raises(KeyError, match="mine"):
+        async with open_engine(config()):
+            raise KeyError("mine")
+
+
+async def test_an_engine_without_traffic_keeps_no_connection() -> None:
+    """An idle connection is closed by the clock, also one to an address of before a reload."""
+    async with (
+        fake_upstream(stream(CHUNK, LAST, DONE)) as server,
+        open_engine(at(server.base_url, limits={"keep_alive": 0.05})) as engine,
+    ):
+        async with engine.stream(CHAT) as reply:
+            await text_of(reply)
+        engine.reload(at("http://127.0.0.1:9/v1"))
+        with trio.fail_after(5):
+            await server.wait_closed()
+
+
 async def test_what_is_no_request() -> None:
     """A body of no known format, a wrong one and an unknown model are refused by name."""
     async with open_engine(config()) as engine:

@@ -17,7 +17,7 @@ import math
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
@@ -25,7 +25,7 @@ import msgspec
 import trio
 
 from nursling.engine import jsontext
-from nursling.engine.errors import ConnectTimeout, RemoteProtocolError, UpstreamError
+from nursling.engine.errors import ConnectFailed, ConnectTimeout, RemoteProtocolError, UpstreamError
 from nursling.engine.limits import DEFAULT_LIMITS, Limits, clock
 
 from ..secret import Secret
@@ -68,6 +68,10 @@ class HttpClient:
     async def __aexit__(self, *_: object) -> None:
         await self._httpx.aclose()
         await self._pool.aclose()
+
+    async def sweep(self) -> NoReturn:
+        """Close what is idle for too long, for ever. A task for whoever owns this client."""
+        await self._pool.sweep()
 
     def upstream(self, endpoint: Endpoint) -> HttpUpstream:
         """Make an upstream. All of one provider share its cap; the last one asked sets it."""
@@ -143,7 +147,11 @@ class HttpUpstream:
                 await self._limiter.acquire_on_behalf_of(borrower)
                 held = True
                 request.extensions = {"connecting": connecting, "limits": limits}
-                response = await self._client.send(request, stream=True)
+                try:
+                    response = await self._client.send(request, stream=True)
+                except ConnectFailed as error:
+                    message = f"no connection to {self.endpoint.provider!r}"
+                    raise ConnectFailed(message, detail=error.detail) from None
             if response is None:
                 why = "no connection to" if held else "no free slot at"
                 message = f"{why} {self.endpoint.provider!r} within {limits.connect_timeout:g} s"

@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import trio
 
@@ -23,7 +25,10 @@ Origin = tuple[str, str, int]
 """Scheme, host, port."""
 
 Dial = Callable[[Origin], Awaitable[trio.abc.Stream]]
-"""Opens a connection, TLS included. Raises `ConnectFailed`."""
+"""Opens a connection, TLS included. Raises `ConnectFailed`, whose `detail` has the reason."""
+
+NOT_THERE = "no connection to the upstream"
+"""All that a client is told: addresses and certificates are the operator's affair."""
 
 
 class Pool:
@@ -32,33 +37,55 @@ class Pool:
     def __init__(self, dial: Dial, limits: Limits = DEFAULT_LIMITS) -> None:
         self._dial = dial
         self._limits = limits
-        self._idle: dict[Origin, list[tuple[float, trio.abc.Stream]]] = {}
+        self._idle: dict[Origin, deque[tuple[float, trio.abc.Stream]]] = {}
+        """With the time of its expiry; the oldest first. No origin is without a connection."""
+        self._filled = trio.Event()
 
     async def take(self, origin: Origin) -> trio.abc.Stream:
         """Return a connection that is open as far as we can see. Raises `ConnectFailed`."""
-        idle = self._idle.get(origin, [])
-        while idle:
-            expiry, stream = idle.pop()
+        while origin in self._idle:
+            expiry, stream = self._pop(origin, newest=True)
             if expiry > trio.current_time() and not _has_news(stream):
                 return stream
             await trio.aclose_forcefully(stream)
-        self._idle.pop(origin, None)
         return await self._dial(origin)
 
     async def give_back(self, origin: Origin, stream: trio.abc.Stream) -> None:
-        """Keep a connection for the next request, and close those that waited too long."""
-        now = trio.current_time()
-        idle = self._idle.setdefault(origin, [])
-        idle.append((now + self._limits.keep_alive, stream))
-        while idle and (idle[0][0] <= now or len(idle) > self._limits.max_idle):
-            await trio.aclose_forcefully(idle.pop(0)[1])
+        """Keep a connection for the next request; past `max_idle`, in place of the oldest."""
+        idle = self._idle.setdefault(origin, deque())
+        idle.append((trio.current_time() + self._limits.keep_alive, stream))
+        self._filled.set()
+        if len(idle) > self._limits.max_idle:
+            await trio.aclose_forcefully(self._pop(origin)[1])
+
+    async def sweep(self) -> NoReturn:
+        """Close connections when their time is over, for ever: without it they wait for traffic.
+
+        So also those go whose origin is not asked any more, since a reload say.
+        """
+        while True:
+            while not self._idle:
+                self._filled = trio.Event()
+                await self._filled.wait()
+            await trio.sleep_until(min(idle[0][0] for idle in self._idle.values()))
+            for origin in [*self._idle]:
+                while self._expired(origin):
+                    await trio.aclose_forcefully(self._pop(origin)[1])
 
     async def aclose(self) -> None:
         """Close all idle connections."""
         while self._idle:
-            _, idle = self._idle.popitem()
-            for _, stream in idle:
-                await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(self._pop(next(iter(self._idle)))[1])
+
+    def _expired(self, origin: Origin) -> bool:
+        return origin in self._idle and self._idle[origin][0][0] <= trio.current_time()
+
+    def _pop(self, origin: Origin, *, newest: bool = False) -> tuple[float, trio.abc.Stream]:
+        idle = self._idle[origin]
+        entry = idle.pop() if newest else idle.popleft()
+        if not idle:
+            del self._idle[origin]
+        return entry
 
 
 def dialer(context: ssl.SSLContext) -> Dial:
@@ -69,7 +96,8 @@ def dialer(context: ssl.SSLContext) -> Dial:
         try:
             stream = await trio.open_tcp_stream(host, port)
         except OSError as error:
-            raise ConnectFailed(f"cannot connect to {host}:{port}: {_reason(error)}") from error
+            why = f"cannot connect to {host}:{port}: {_reason(error)}"
+            raise ConnectFailed(NOT_THERE, detail=why) from error
         if scheme == "http":
             return stream
         # https_compatible: HTTP does not wait for a close_notify, so closing cannot hang.
@@ -80,7 +108,8 @@ def dialer(context: ssl.SSLContext) -> Dial:
             await secured.do_handshake()
         except trio.BrokenResourceError as error:
             await trio.aclose_forcefully(stream)
-            raise ConnectFailed(f"no TLS with {host}:{port}: {_reason(error.__cause__)}") from error
+            why = f"no TLS with {host}:{port}: {_reason(error.__cause__)}"
+            raise ConnectFailed(NOT_THERE, detail=why) from error
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
