@@ -340,6 +340,27 @@ async def test_client_that_reads_slowly_is_not_cut() -> None:
     assert size > len(text)
 
 
+async def test_a_tiny_window_is_not_cut() -> None:
+    """A client whose window is nearly always shut, but moves, is not cut by the kernel either.
+
+    The reply is far from over when the test has seen enough: several times `write_timeout`.
+    """
+    limits = Limits(write_timeout=1, close_timeout=0.3)
+    reply = line(*opening(), *words("z" * 6_000_000), Finished(0, "stop"), Ended())
+    async with hosting(limits, m=Script(reply)) as (world, served):
+        sock = trio.socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+        await sock.connect(("127.0.0.1", served.port))
+        stream = trio.SocketStream(sock)
+        await stream.send_all(post({"model": "m"}))
+        started = trio.current_time()
+        while trio.current_time() - started < 4:
+            assert await stream.receive_some(500)
+            await trio.sleep(0.1)
+        await stream.aclose()
+        await idle_connections(world, served)
+
+
 async def test_pipelined_bytes_and_gone() -> None:
     """A client with unread bytes behind its request, gone, is noticed at the next write."""
     drip: list[Step] = [0.05, line(*words("y"))]

@@ -1,4 +1,9 @@
-"""Listening sockets, and what the connections accepted from them inherit."""
+"""Listening sockets.
+
+No TCP_USER_TIMEOUT is set on them: with a receive window that is nearly always shut, as a slow
+reader's is, the kernel counts the age of its window probes, not progress, and resets a client that
+reads all the time. The clock of a write is `wire.py`'s, and counts what was taken.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,7 @@ from nursling.engine.limits import Limits
 
 async def listen(host: str, port: int, limits: Limits) -> list[trio.SocketListener]:
     """Bind; port 0 = any free one. Raises `OSError` if it cannot."""
-    listeners = await trio.open_tcp_listeners(port, host=host, backlog=limits.backlog)
-    if hasattr(trio.socket, "TCP_USER_TIMEOUT"):
-        # Linux: the kernel itself resets a connection whose other side takes nothing.
-        patience = int((limits.write_timeout + limits.close_timeout) * 1000)
-        for listener in listeners:
-            listener.socket.setsockopt(
-                trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT, patience
-            )
-    return listeners
+    return await trio.open_tcp_listeners(port, host=host, backlog=limits.backlog)
 
 
 def url_of(listener: trio.SocketListener, scheme: str) -> str:
