@@ -692,7 +692,7 @@ def test_pieces() -> None:
         {"type": "t", "text": 5, "index": 0, "signature": "s"},
         {"type": "t", "text": "c", "index": 0},
     ]
-    deltas_ = [
+    deltas_: list[Json] = [
         {"content": "x", "audio": {"id": "i", "data": "AA", "zip": {"a": [1]}}},
         {"audio": {"data": "BB", "transcript": 5, "zip": {"a": [2], "b": "z"}}},
         *({"reasoning_details": [one]} for one in details),
@@ -704,4 +704,16 @@ def test_pieces() -> None:
     }  # fmt: skip
     assert message["reasoning_details"] == [
         {"type": "t", "text": "abc", "index": 0, "signature": "s"}
+    ]
+
+
+def test_a_choice_that_says_nothing() -> None:
+    """A choice without a word still begins with its role and ends with one finish reason."""
+    events = [START, *said(0, "message", ("text", ""), choice=1), Finished(1, "stop"), *END]
+    chunks = check_chat_stream(encode(legal(events), ask(n=2)), n=2)
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [
+        None,
+        None,
+        "stop",
+        "stop",
     ]

@@ -213,7 +213,7 @@ class ChatEncoder:
             self._pending = members
             if index == next(reversed(self._endings)) and not self._reports:
                 self._pending = members | late
-            self._write(index, {}, out)
+            self._write(index, {}, out, finish=self._choice(index).finish)
         self._pending = late
 
     @property
@@ -265,6 +265,7 @@ class ChatEncoder:
         out: list[bytes],
         *,
         logprobs: dict[str, list[dict[str, Any]]] | None = None,
+        finish: str | None = None,
     ) -> None:
         """Write one chunk of a choice, with everything that waits for one."""
         self._begin(index, out)
@@ -272,7 +273,7 @@ class ChatEncoder:
         more, more_delta = choice.pending["choice"], choice.pending["delta"]
         choice.pending = {"choice": {}, "delta": {}}
         delta = {**more_delta, **delta}
-        record = {"index": index, "delta": delta, "finish_reason": choice.finish, **more}
+        record = {"index": index, "delta": delta, "finish_reason": finish, **more}
         if logprobs or "logprobs" in more:
             record["logprobs"] = write_logprobs(logprobs or {}, more.get("logprobs"))
         out.append(self._frame(record, self._pending))
