@@ -26,8 +26,9 @@ from nursling.engine.errors import ModelNotFound
 from nursling.engine.formats.base import Format
 from nursling.engine.pipeline import Target, Upstream
 
-from .config import Api, Config, ConfigError, Model, Provider, limits_with
+from .config import Api, Config, Model, Provider, limits_with
 from .secret import Secret, concealer
+from .toml_lines import Path
 from .upstream.client import Endpoint
 
 
@@ -66,14 +67,15 @@ class Catalog:
         """Everything that is asked over HTTP, by a name for people."""
         fallback = config.server.fallback_provider
         if fallback is not None and not self._has(fallback):
-            raise ConfigError(f"fallback_provider: no provider is named {fallback!r}")
+            message = f"fallback_provider: no provider is named {fallback!r}"
+            raise config.error(("server", "fallback_provider"), message)
         # All of them, wildcard or not: a provider that leads nowhere is told before it is needed.
         targets = {name: self._at(name, provider) for name, provider in config.providers.items()}
         self._wildcards = {
             name: target for name, target in targets.items() if config.providers[name].wildcard
         }
-        for model in sorted(config.models, key=lambda model: model.order):
-            target = self._target_of(model)
+        for index, model in sorted(enumerate(config.models), key=lambda entry: entry[1].order):
+            target = self._target_of(model, ("models", index))
             self._entries.setdefault(model.id, (model, target))
 
     def resolve(self, name: str) -> Target:
@@ -118,7 +120,7 @@ class Catalog:
             listed.append(entry)
         return listed
 
-    def _target_of(self, model: Model) -> Target:
+    def _target_of(self, model: Model, place: Path) -> Target:
         known = model.provider is not None and self._has(model.provider)
         fallback = self._config.server.fallback_provider
         name = model.upstream_model or model.id
@@ -134,14 +136,14 @@ class Catalog:
             target = self._at(fallback, provider, model)
             name = f"{model.provider}/{name}" if model.provider else name
         elif model.provider is None:
-            raise ConfigError(f"the model {model.id!r} needs a provider, or a base_url of its own")
+            message = f"the model {model.id!r} needs a provider, or a base_url of its own"
+            raise self._config.error(place, message)
         else:
             names = [*self._config.providers, *self._upstreams]
             near = difflib.get_close_matches(model.provider, names, 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(
-                f"the model {model.id!r}: no provider is named {model.provider!r}{hint}"
-            )
+            message = f"the model {model.id!r}: no provider is named {model.provider!r}{hint}"
+            raise self._config.error((*place, "provider"), message)
         return _named(target, name)
 
     def _at(self, name: str, provider: Provider, model: Model | None = None) -> Target:
@@ -153,7 +155,8 @@ class Catalog:
         if upstream is None:
             base_url = own.base_url or provider.base_url
             if not base_url:
-                raise ConfigError(f"the provider {name!r} needs a base_url")
+                message = f"the provider {name!r} needs a base_url"
+                raise self._config.error(("providers", name), message)
             # An address of its own has a cap of its own, and none of the provider's secrets.
             apart = bool(own.base_url)
             endpoint = Endpoint(

@@ -94,6 +94,8 @@ def check(file: str | None, probe: bool) -> None:
         answers = trio.run(_check, config, probe)
     except ConfigError as error:
         raise ConfigFailure(str(error)) from None
+    for warning in config.warnings:
+        click.echo(f"warning: {warning}", err=True)
     console = Console()
     console.print(_providers(config))
     console.print(_models(config))

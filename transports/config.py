@@ -20,14 +20,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from nursling.engine.limits import DEFAULT_LIMITS, Limits
 
-from . import toml_lines
+from . import checks, toml_lines
 from .secret import Secret
 
 
@@ -64,6 +63,9 @@ DEMO = "demo"
 
 FILE_NAME = "nursling.toml"
 
+NO_LINES = toml_lines.Lines()
+"""Of a configuration that is no file."""
+
 
 class ConfigError(Exception):
     """The configuration is wrong; the message is one line for its author."""
@@ -80,7 +82,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert: str | None = None
     tls_key: str | None = None
     fallback_provider: str | None = None
-    """Gets the models whose provider is not configured, under the name `provider/model`."""
+    """Gets the configured models whose provider has no table, under the name `provider/model`."""
 
 
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +157,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = DEFAULT_LIMITS
     path: str | None = None
     """The file that it was read from."""
+    lines: toml_lines.Lines = NO_LINES
+    """Where its keys stand there."""
+    warnings: tuple[str, ...] = ()
+    """What is allowed and not wise: a line each."""
+
+    def error(self, path: toml_lines.Path, message: str) -> ConfigError:
+        """Make the error of what only shows when everything is put together (`catalog.py`)."""
+        return ConfigError(f"{self.lines.where(path)}: {message}")
 
 
 def load_config(
@@ -200,7 +210,7 @@ def config_from_dict(
     tables: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
 ) -> Config:
     """Make a configuration from the tables of the file, given as a dict. Raises `ConfigError`."""
-    reader = _Reader("config", None, os.environ if environ is None else environ)
+    reader = _Reader(NO_LINES, os.environ if environ is None else environ)
     return reader.read(dict(tables))
 
 
@@ -240,14 +250,19 @@ def _exposed(host: str, keys: tuple[KeyEntry, ...]) -> str | None:
 
 def _read_file(path: Path, environ: Mapping[str, str]) -> Config:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a BOM
         tables = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:  # TOMLDecodeError says the line itself
         raise ConfigError(f"{path}: {error}") from None
-    config = _Reader(str(path), toml_lines.Lines(text), environ).read(tables)
-    return msgspec.structs.replace(config, path=str(path.absolute()))
+    lines = toml_lines.Lines(text, str(path))
+    config = _Reader(lines, environ).read(tables)
+    warnings: tuple[str, ...] = ()
+    if (place := checks.shown_secret(tables)) and (mode := checks.mode_for_others(path)):
+        why = f"a secret in a file that others may read (mode {mode:o})"
+        warnings = (f"{lines.where(place)}: {why}: chmod 600, or write ${{NAME}}",)
+    return msgspec.structs.replace(config, path=str(path.absolute()), warnings=warnings)
 
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -259,10 +274,7 @@ _PLACE = re.compile(r" - at `(?:key in )?\$(.*)`\Z")
 class _Reader:
     """Reads the tables of one file, and knows where they stand."""
 
-    def __init__(
-        self, name: str, lines: toml_lines.Lines | None, environ: Mapping[str, str]
-    ) -> None:
-        self._name = name
+    def __init__(self, lines: toml_lines.Lines, environ: Mapping[str, str]) -> None:
         self._lines = lines
         self._environ = environ
 
@@ -274,15 +286,13 @@ class _Reader:
         self._known_keys(tables, known, (), "the file")
         tables = self._expand(tables, ())
         server = self._struct(Server, self._table(tables, "server"), ("server",))
-        if (server.tls_cert is None) != (server.tls_key is None):
-            raise self._error(("server",), "tls_cert and tls_key go together")
+        self._certificate(server.tls_cert, server.tls_key)
         keys = tuple(
             self._key(table, ("keys", index)) for index, table in self._array(tables, "keys")
         )
         if len({key.name for key in keys}) != len(keys):
             raise self._error(("keys",), "two keys have the same name")
-        if problem := _exposed(server.host, keys):
-            raise self._error(("server", "host"), problem)
+        self._must(("server", "host"), _exposed(server.host, keys))
         return Config(
             server=server,
             keys=keys,
@@ -295,9 +305,18 @@ class _Reader:
                 for index, table in self._array(tables, "models")
             ),
             limits=self._limits(self._table(tables, "limits"), ("limits",), whole=True),
+            lines=self._lines,
         )
 
     # The kinds of tables.
+
+    def _certificate(self, cert: str | None, key: str | None) -> None:
+        if (cert is None) != (key is None):
+            raise self._error(("server",), "tls_cert and tls_key go together")
+        if cert is not None and key is not None:
+            self._must(("server", "tls_cert"), checks.readable(cert))
+            self._must(("server", "tls_key"), checks.readable(key))
+            self._must(("server", "tls_cert"), checks.certificate(cert, key))
 
     def _key(self, table: Any, path: toml_lines.Path) -> KeyEntry:
         key = self._struct(KeyEntry, table, path)
@@ -306,7 +325,9 @@ class _Reader:
         if key.secret is not None:
             if not key.secret:
                 raise self._error((*path, "secret"), "the secret is empty")
-            digest = hashlib.sha256(key.secret.reveal().encode()).hexdigest()
+            text = key.secret.reveal()
+            self._must((*path, "secret"), checks.header_value(text, ascii_only=False))
+            digest = hashlib.sha256(text.encode()).hexdigest()
             return KeyEntry(name=key.name, sha256=digest)
         if not re.fullmatch(r"[0-9a-fA-F]{64}", key.sha256 or ""):
             raise self._error((*path, "sha256"), "sha256 is 64 hexadecimal digits")
@@ -318,7 +339,9 @@ class _Reader:
             raise self._error(path, "a provider's name is not empty and has no '/'")
         provider = self._struct(Provider, table, path)
         self._check_url(provider.base_url, (*path, "base_url"))
-        self._check_headers(provider.headers, (*path, "headers"))
+        for header, value in provider.headers.items():
+            self._must((*path, "headers"), checks.header_name(header))
+            self._check_header_value(value, (*path, "headers", header))
         self._check_header_value(provider.api_key, (*path, "api_key"))
         self._limits(provider.limits, (*path, "limits"), whole=False)
         return provider
@@ -346,31 +369,10 @@ class _Reader:
         return self._struct(Limits, table, path)
 
     def _check_url(self, url: str, path: toml_lines.Path) -> None:
-        if not url:
-            return
-        try:
-            parts = urlsplit(url)
-            good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        except ValueError:
-            good = False
-            parts = urlsplit("")
-        if not good:
-            raise self._error(path, "base_url is like https://host/v1")
-        if "@" in parts.netloc:
-            raise self._error(path, "credentials do not belong in base_url: use api_key or headers")
-
-    def _check_headers(self, headers: dict[str, Secret], path: toml_lines.Path) -> None:
-        for name, value in headers.items():
-            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-                raise self._error(path, f"{name!r} is not the name of a header")
-            if name.lower() in {"host", "content-length", "transfer-encoding", "accept-encoding"}:
-                raise self._error(path, f"the header {name} is not configurable")
-            self._check_header_value(value, (*path, name))
+        self._must(path, checks.url(url) if url else None)
 
     def _check_header_value(self, value: Secret | None, path: toml_lines.Path) -> None:
-        text = "" if value is None else value.reveal()
-        if not text.isascii() or not text.isprintable() or text != text.strip():
-            raise self._error(path, "the value has characters that no header can carry")
+        self._must(path, None if value is None else checks.header_value(value.reveal()))
 
     # The machinery.
 
@@ -386,6 +388,8 @@ class _Reader:
             if place := _PLACE.search(text):
                 text = text[: place.start()]
                 path = (*path, *place[1].lstrip(".").split(".")) if place[1] else path
+            if text.startswith("Invalid enum value"):  # `api` is the one key of fixed words
+                text += f"; known: {', '.join(get_args(Api))}"
             raise self._error(path, f"{_said(path)}: {text[:1].lower()}{text[1:]}") from None
 
     def _known_keys(
@@ -431,9 +435,11 @@ class _Reader:
         return self._environ[found[1]]
 
     def _error(self, path: toml_lines.Path, message: str) -> ConfigError:
-        line = self._lines.of(path) if self._lines is not None else None
-        where = self._name if line is None else f"{self._name}:{line}"
-        return ConfigError(f"{where}: {message}")
+        return ConfigError(f"{self._lines.where(path)}: {message}")
+
+    def _must(self, path: toml_lines.Path, problem: str | None) -> None:
+        if problem is not None:
+            raise self._error(path, problem)
 
 
 def _decode(type_: type[Any], value: Any) -> Any:

@@ -43,6 +43,7 @@ async def run_gateway(
     server = config.server
     stop, now = trio.Event(), trio.Event()
     keys = Keys(config.keys)
+    _warn(config)
     async with open_engine(config) as engine:
         app = create_app(
             engine,
@@ -132,4 +133,10 @@ def reload(load: Load, engine: Engine, keys: Keys) -> None:
         log.warning("configuration not reloaded", error=str(error))
         return
     keys.replace(config.keys)
+    _warn(config)
     log.info("configuration reloaded", models=len(config.models), keys=len(config.keys))
+
+
+def _warn(config: Config) -> None:
+    for warning in config.warnings:
+        structlog.get_logger("nursling").warning("configuration not wise", why=warning)

@@ -15,6 +15,10 @@ from nursling.engine.errors import Unauthorized
 from .config import KeyEntry
 
 
+BLANK = " \t"
+"""What HTTP calls white space. `str.strip` would eat bytes of UTF-8 that look like U+00A0."""
+
+
 class Keys:
     """The configured keys. Without any, everyone is let in (on loopback only: `config.py`)."""
 
@@ -40,7 +44,7 @@ class Keys:
         if not digests:
             return ""
         presented = _presented(headers)
-        digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(_sent(presented)).digest()
         found: str | None = None
         for name, known in digests:
             if hmac.compare_digest(digest, known):
@@ -53,7 +57,18 @@ class Keys:
 
 
 def _presented(headers: Mapping[str, str]) -> str:
-    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
-    return headers.get("x-api-key", "").strip()
+    scheme, _, token = headers.get("authorization", "").strip(BLANK).partition(" ")
+    if scheme.lower() == "bearer" and token.strip(BLANK):
+        return token.strip(BLANK)
+    return headers.get("x-api-key", "").strip(BLANK)
+
+
+def _sent(presented: str) -> bytes:
+    """Make the bytes that the client has sent: a header is read as Latin-1, whatever is in it.
+
+    So a key that is not ASCII is known by its UTF-8 bytes, like the one in the configuration.
+    """
+    try:
+        return presented.encode("latin-1")
+    except UnicodeEncodeError:  # a text that was no header
+        return presented.encode("utf-8", "surrogateescape")

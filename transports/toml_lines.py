@@ -21,9 +21,13 @@ _HEADER = re.compile(r"\s*(\[\[?)(.+?)\]\]?\s*(?:#.*)?$")
 
 
 class Lines:
-    """The places of all keys of one TOML text (one that `tomllib` has accepted)."""
+    """The places of all keys of one TOML text (one that `tomllib` has accepted).
 
-    def __init__(self, text: str) -> None:
+    `name` is what people call the text; without one it is a dict of the program around us.
+    """
+
+    def __init__(self, text: str = "", name: str = "config") -> None:
+        self._name = name
         self._places: dict[Path, int] = {}
         table: Path = ()
         counts: dict[Path, int] = {}
@@ -54,6 +58,11 @@ class Lines:
             if (line := self._places.get(path[:end])) is not None:
                 return line
         return None
+
+    def where(self, path: Path) -> str:
+        """Say the place of a key: `nursling.toml:3`, or the name alone if it has no line."""
+        line = self.of(path)
+        return self._name if line is None else f"{self._name}:{line}"
 
 
 def _parts(key: str) -> Path:

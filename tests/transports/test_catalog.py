@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from nursling.engine.errors import ModelNotFound
 from nursling.engine.formats.base import Format
 from nursling.engine.pipeline import Upstream
 from nursling.transports.catalog import FORMAT_OF, Catalog
-from nursling.transports.config import ConfigError, config_from_dict
+from nursling.transports.config import ConfigError, config_from_dict, load_config
 from nursling.transports.secret import Secret
 from nursling.transports.upstream.client import Endpoint
 from support.toy import Script, ToyFormat
@@ -270,26 +271,26 @@ def test_http_endpoints_have_names() -> None:
 NOWHERE: dict[str, tuple[dict[str, Any], str]] = {
     "a provider without address": (
         {"providers": {"p": {}}},
-        "the provider 'p' needs a base_url",
+        "config: the provider 'p' needs a base_url",
     ),
     "an unknown provider": (
         {
             "providers": {"openai": {"base_url": "http://h"}},
             "models": [{"id": "m", "provider": "opnai"}],
         },
-        "the model 'm': no provider is named 'opnai'; did you mean 'openai'?",
+        "config: the model 'm': no provider is named 'opnai'; did you mean 'openai'?",
     ),
     "a far unknown provider": (
         {"models": [{"id": "m", "provider": "zzz"}]},
-        "the model 'm': no provider is named 'zzz'",
+        "config: the model 'm': no provider is named 'zzz'",
     ),
     "neither": (
         {"models": [{"id": "m"}]},
-        "the model 'm' needs a provider, or a base_url of its own",
+        "config: the model 'm' needs a provider, or a base_url of its own",
     ),
     "an unknown fallback": (
         {"server": {"fallback_provider": "x"}},
-        "fallback_provider: no provider is named 'x'",
+        "config: fallback_provider: no provider is named 'x'",
     ),
 }
 
@@ -301,6 +302,27 @@ def test_entries_that_lead_nowhere_are_refused_at_start(case: str) -> None:
     with pytest.raises(ConfigError) as caught:
         catalog(tables)
     assert str(caught.value) == message
+
+
+def test_entries_that_lead_nowhere_have_their_line(tmp_path: Path) -> None:
+    """What only shows when all is put together names file and line like the rest."""
+    file = tmp_path / "n.toml"
+    good = '[providers.p]\nbase_url = "http://h"\n'
+    cases = {
+        '[server]\n\nfallback_provider = "x"': "3: fallback_provider: no provider is named 'x'",
+        "# p\n[providers.p]": "2: the provider 'p' needs a base_url",
+        f'{good}[[models]]\nid = "a"\nprovider = "p"\n[[models]]\nid = "m"': (
+            "6: the model 'm' needs a provider, or a base_url of its own"
+        ),
+        f'{good}[[models]]\nid = "a"\norder = 9\nprovider = "q"\n[[models]]\nid = "m"\n'
+        'provider = "p"': "6: the model 'a': no provider is named 'q'",
+    }
+    for text, message in cases.items():
+        file.write_text(text)
+        config = load_config(str(file), environ={})
+        with pytest.raises(ConfigError) as caught:
+            Catalog(config, formats=FORMATS, connect=Asked)
+        assert str(caught.value) == f"{file}:{message}"
 
 
 def test_each_api_has_its_format() -> None:

@@ -72,7 +72,8 @@ def test_an_entry_that_leads_nowhere_is_refused(arguments: list[str]) -> None:
     Path("nursling.toml").write_text('[[models]]\nid = "m"\nprovider = "gone"\n')
     result = run(*arguments)
     assert result.exit_code == 2
-    assert result.stderr == "Error: the model 'm': no provider is named 'gone'\n"
+    message = "nursling.toml:3: the model 'm': no provider is named 'gone'"
+    assert result.stderr == f"Error: {message}\n"
 
 
 def test_serve_refuses_an_open_door() -> None:
@@ -94,13 +95,16 @@ def test_serve_says_that_the_port_is_busy() -> None:
     assert f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n" in result.stderr
 
 
-def test_serve_says_that_the_certificate_is_bad() -> None:
-    """A certificate that is none is one line and exit code 2."""
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_a_bad_certificate_is_refused(command: str) -> None:
+    """A certificate that is none is one line with its place, and exit code 2."""
     Path("x.pem").write_text("no certificate")
     Path("nursling.toml").write_text('[server]\nport = 0\ntls_cert = "x.pem"\ntls_key = "x.pem"\n')
-    result = run("serve")
+    result = run(command)
     assert result.exit_code == 2
-    assert "Error: cannot listen on 127.0.0.1:0: " in result.stderr
+    words = "Error: nursling.toml:3: x.pem and x.pem are no certificate and its key: "
+    assert result.stderr.startswith(words)
+    assert result.stderr.count("\n") == 1
 
 
 CONFIG = f"""\
@@ -130,6 +134,17 @@ def test_check_shows_everything_but_secrets() -> None:
         assert word in result.output
     assert "good:" in result.output
     assert CANARY not in result.output
+
+
+@pytest.mark.parametrize(("mode", "lines"), [(0o644, 1), (0o600, 0)])
+def test_check_warns_of_a_file_that_others_can_read(mode: int, lines: int) -> None:
+    """One line on stderr, and all is good nevertheless."""
+    Path("nursling.toml").write_text(CONFIG)
+    Path("nursling.toml").chmod(mode)
+    result = run("check")
+    assert result.exit_code == 0
+    assert result.stderr.count("\n") == lines
+    assert result.stderr.count("warning: nursling.toml:3: a secret in a file") == lines
 
 
 def test_check_without_a_file() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
 from nursling.engine.limits import DEFAULT_LIMITS
 from nursling.transports.config import (
@@ -203,7 +205,10 @@ REFUSED = {
     ),
     "unknown api": (
         '[providers.a]\napi = "anthropic"',
-        "n.toml:2: [providers.a], api: invalid enum value 'anthropic'",
+        (
+            "n.toml:2: [providers.a], api: invalid enum value 'anthropic';"
+            " known: openai-completions, openai-responses, openai-codex-responses"
+        ),
     ),
     "missing field": ("[[models]]\n", "n.toml:1: [[models]] 1: object missing required field `id`"),
     "no table": ('server = "x"', "n.toml:1: server is a table: [server]"),
@@ -238,6 +243,18 @@ REFUSED = {
         ),
     ),
     "half of TLS": ('[server]\ntls_cert = "x"', "n.toml:1: tls_cert and tls_key go together"),
+    "no certificate": (
+        '[server]\nport = 1\ntls_cert = "/nonexistent/c.pem"\ntls_key = "/nonexistent/k.pem"',
+        "n.toml:3: /nonexistent/c.pem: No such file or directory",
+    ),
+    "no key of the certificate": (
+        '[server]\ntls_cert = "/dev/null"\ntls_key = "/nonexistent/k.pem"',
+        "n.toml:3: /nonexistent/k.pem: No such file or directory",
+    ),
+    "a key that no client can send": (
+        '[[keys]]\nname = "a"\nsecret = "x\\ny"',
+        "n.toml:3: the value has characters that no header can carry",
+    ),
     "a key without secret": (
         '[[keys]]\nname = "a"',
         "n.toml:1: a key has either a secret or a sha256",
@@ -297,6 +314,70 @@ def test_what_is_wrong_is_said_in_one_line(case: str, tmp_path: Path) -> None:
     message = refusal(text, tmp_path)
     assert message == expected
     assert CANARY not in message
+
+
+@pytest.mark.parametrize("pair", ["good", "mixed", "locked"])
+def test_a_certificate_is_tried(pair: str, tmp_path: Path) -> None:
+    """A certificate with its key is good; another's key or a locked one is refused, unasked."""
+    authority = trustme.CA()
+    ours, other = authority.issue_cert("h"), authority.issue_cert("h")
+    (tmp_path / "c.pem").write_bytes(ours.cert_chain_pems[0].bytes())
+    key = (other if pair == "mixed" else ours).private_key_pem.bytes()
+    if pair == "locked":
+        key = serialization.load_pem_private_key(key, None).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"password"),
+        )
+    (tmp_path / "k.pem").write_bytes(key)
+    text = f'[server]\ntls_cert = "{tmp_path}/c.pem"\ntls_key = "{tmp_path}/k.pem"'
+    if pair == "good":
+        assert read(text, tmp_path).server.tls_cert == f"{tmp_path}/c.pem"
+    else:
+        message = refusal(text, tmp_path)
+        assert message.startswith("n.toml:2: ")
+        assert "are no certificate and its key" in message
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    """Some editors begin a file with U+FEFF; the lines stay right."""
+    assert read("\ufeff[server]\nport = 1\n", tmp_path).server.port == 1
+    assert refusal("\ufeff[server]\nprt = 1\n", tmp_path).startswith("n.toml:2: unknown key")
+
+
+SHOWN = {
+    "a key": ('[[keys]]\nname = "a"\nsecret = "%s"', 3),
+    "a provider's": ('[providers.a]\nbase_url = "http://h"\napi_key = "%s"', 3),
+    "a header": ('[providers.a]\n\nheaders = { "X-Api-Key" = "%s" }', 3),
+    "a model's": ('[[models]]\nid = "m"\n\napi_key = "%s"', 4),
+}
+
+
+@pytest.mark.parametrize("case", SHOWN)
+def test_a_secret_that_others_can_read_is_warned_of(case: str, tmp_path: Path) -> None:
+    """Only a secret in the file itself, and only if the file's mode lets others in."""
+    text, line = SHOWN[case]
+    file = tmp_path / "n.toml"
+    file.write_text(text % CANARY)
+    for mode, warned in ((0o644, True), (0o640, True), (0o604, True), (0o600, False)):
+        file.chmod(mode)
+        warnings = load_config(str(file), environ={}).warnings
+        assert len(warnings) == warned
+        for warning in warnings:
+            assert warning.startswith(f"{file}:{line}: a secret in a file that others may read")
+            assert f"(mode {mode:o})" in warning
+            assert CANARY not in warning
+    file.write_text(text % "${KEY}")
+    file.chmod(0o644)
+    assert load_config(str(file), environ={"KEY": CANARY}).warnings == ()
+
+
+def test_what_is_no_secret_is_not_warned_of(tmp_path: Path) -> None:
+    """A hash and the name of an organisation may be read by all."""
+    text = (
+        f'[[keys]]\nname = "a"\nsha256 = "{"0" * 64}"\n[providers.a]\nheaders = {{ X-Org = "o" }}'
+    )
+    assert read(text, tmp_path).warnings == ()
 
 
 @pytest.mark.parametrize("name", sorted(PROCESS_LIMITS))

@@ -74,6 +74,7 @@ async def test_a_changed_file_is_heard_of(tmp_path: Path, log: io.StringIO) -> N
     """A file put in the place of the old one is read, and its keys count at once."""
     file = tmp_path / "n.toml"
     file.write_text(KEYED % "old")
+    file.chmod(0o644)
     config = load_config(str(file), environ={})
     with trio.fail_after(30):
         async with running(config, lambda: load_config(str(file), environ={})) as url:
@@ -85,6 +86,7 @@ async def test_a_changed_file_is_heard_of(tmp_path: Path, log: io.StringIO) -> N
                 (tmp_path / "other").rename(file)
             assert await status_of(url, "old") == 401
     assert "configuration reloaded" in events(log)
+    assert events(log)[0] == "configuration not wise"  # the secret is in a file of mode 0644
 
 
 async def test_a_reload_takes_all_or_nothing(log: io.StringIO) -> None:

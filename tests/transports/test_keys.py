@@ -54,6 +54,15 @@ def test_a_wrong_key_is_refused(headers: dict[str, str]) -> None:
     assert "s4" not in caught.value.message
 
 
+@pytest.mark.parametrize("secret", ["clé", "voilà", "鍵", "\U0001f511"])
+@pytest.mark.parametrize("header", ["authorization", "x-api-key"])
+def test_a_key_beyond_ascii_is_known_by_its_bytes(secret: str, header: str) -> None:
+    """UTF-8 on the wire is read as Latin-1 by servers; the key is found all the same."""
+    read = secret.encode().decode("latin-1")
+    value = f"Bearer {read}" if header == "authorization" else f" {read}\t"
+    assert Keys([entry("k", secret)]).check({header: value}) == "k"
+
+
 def test_without_keys_everyone_comes_in() -> None:
     """No configured key means an open door (`config.py` keeps it on loopback)."""
     assert Keys().open
