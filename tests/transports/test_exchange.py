@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from nursling.engine.errors import ErrorInfo, Truncated
+from nursling.engine.errors import ConnectFailed, ErrorInfo, Truncated
 from nursling.engine.events import (
     Ended,
     Event,
@@ -282,6 +282,20 @@ async def test_slow_client_is_not_beaten_inside_a_write(
         call.send(b'{"model":"m","stream":true}')
         await call.over.wait()
     assert BEAT not in call.body
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_the_operator_alone_is_told(stream: bool) -> None:
+    """The address of an upstream is in the record, and nowhere in what the client gets."""
+    failure = ConnectFailed("no connection to 'p'", detail="cannot connect to 10.0.0.7:1: refused")
+    world = World(m=Script(failure))
+    call = await ask(world, stream=stream)
+    assert call.status == 502
+    assert b"no connection to 'p'" in call.body
+    assert b"10.0.0.7" not in call.body
+    (record,) = world.records
+    assert record.detail == failure.detail
+    assert record.bug is None
 
 
 async def test_a_broken_encoder_cuts_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:

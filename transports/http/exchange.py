@@ -111,6 +111,8 @@ class Record(msgspec.Struct, kw_only=True):
     usage: Usage | None = None
     lost: list[str] | None = None
     """What the upstream's format said and the client's cannot: names, without their values."""
+    detail: str | None = None
+    """More about the failure than the client was told: where no connection came from, and why."""
     bug: str | None = None
     """Type and stack of an exception that should not have been; without its message."""
 
@@ -313,6 +315,8 @@ class Exchange:
         record.duration = self._stamp.elapsed
         record.lost = sorted(self._lost)[:MAX_LOST] or None
         record.usage = reply.message.usage if reply is not None else None
+        if reply is not None and reply.error is not None:
+            record.detail = reply.error.detail or None
         metrics.ends.labels(record.outcome).inc()
         metrics.duration.labels(record.route).observe(record.duration)
         if record.first_token is not None:
