@@ -608,6 +608,28 @@ def test_unwrapped_to_the_end() -> None:
     assert said_by(read(data, program(tools=[TOOL]))) == [("c", "run", '{"in')]
 
 
+@pytest.mark.parametrize("cut", ['{"input":"half', '{"input":"half\\', '{"input":"'])
+@pytest.mark.parametrize("reason", ["stop", "tool_calls", None])
+def test_half_an_input_is_none(cut: str, reason: str | None) -> None:
+    """An input that breaks off fails the reply: an agent would apply half a patch."""
+    made = call("run", cut, index=0, id="c")
+    asked = program(tools=[TOOL])
+    last = decode(stream(calls(made), finish=reason or "stop"), asked)[-1]
+    assert isinstance(last, Failed)
+    assert last.error.message == "the input of the tool call was cut"
+    last = decode(whole({"role": "assistant", **calls(made)}, finish=reason), asked)[-1]
+    assert isinstance(last, Failed)
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "content_filter"])
+def test_an_input_that_ran_out_of_length(reason: str) -> None:
+    """What was cut by its reason is told as far as it came, and is incomplete."""
+    made = call("run", '{"input":"half', index=0, id="c")
+    reply = read(stream(calls(made), finish=reason), program(tools=[TOOL]))
+    assert said_by(reply) == [("c", "run", "half")]
+    assert reply.items[0].status == "incomplete"
+
+
 INPUTS = {
     '{"input":"x"}': "x",
     ' { "input" : "x" } ': "x",

@@ -141,14 +141,20 @@ class Calls:
             call = self._begin(None)
         self._grow(call, {}, raw, out)
 
-    def finish(self, out: list[Event]) -> None:
-        """The choice is over."""
+    def finish(self, out: list[Event], *, whole: bool) -> None:
+        """The choice is over. `whole` = by its reason, nothing of it was cut.
+
+        An input that breaks off all the same is refused: a client would act upon half of it.
+        """
         for call in self._calls:
             if call.item < 0:
                 if any(call.waiting):
                     raise RemoteProtocolError("a tool call of the upstream has no name")
-            elif call.unwrapper is not None and (rest := call.unwrapper.close()):
-                out.append(PartDelta(call.item, 0, rest))
+            elif call.unwrapper is not None:
+                if whole and call.unwrapper.cut:
+                    raise RemoteProtocolError("the input of the tool call was cut")
+                if rest := call.unwrapper.close():
+                    out.append(PartDelta(call.item, 0, rest))
 
     def _take_entry(self, entry: dict[str, Any], before: set[_Call], out: list[Event]) -> _Call:
         """Read one entry; `before` are the calls of the entries before it in the same list."""

@@ -31,6 +31,7 @@ from ...events import (
     Event,
     Failed,
     Finished,
+    FinishReason,
     ItemEnded,
     ItemStarted,
     PartDelta,
@@ -229,7 +230,7 @@ class ChatDialect:
     def _end(self, out: list[Event]) -> None:
         for choice in self._choices.values():
             if not choice.finished:
-                self._close(choice, out)  # its reason is mended by the grammar
+                self._close(choice, "stop", out)  # its reason is mended by the grammar
         out.append(Ended())
 
     def _attach(self, out: list[Event], before: int, patch: dict[str, Any]) -> None:
@@ -295,10 +296,10 @@ class ChatDialect:
         """End a choice; `told` = the server gives its own word in a member of its own."""
         if choice.finished:
             return  # the first reason counts (ChatMock#114)
-        self._close(choice, out)
+        normal = FINISH.get(reason, "stop")
+        self._close(choice, normal, out)
         choice.finished = True
         self._unfinished -= 1
-        normal = FINISH.get(reason, "stop")
         if normal == "tool_calls" and not choice.calls.told:
             normal = "stop"  # a client would look for calls that are not there
         extra = None
@@ -306,9 +307,9 @@ class ChatDialect:
             extra = tagged({"index": choice.index, "finish_reason": reason})
         out.append(Finished(choice.index, normal, extra))
 
-    def _close(self, choice: _Choice, out: list[Event]) -> None:
+    def _close(self, choice: _Choice, reason: FinishReason, out: list[Event]) -> None:
         """Give what a choice owes before its end: the rest of its calls, or at least a message."""
-        choice.calls.finish(out)
+        choice.calls.finish(out, whole=reason in {"stop", "tool_calls"})
         if choice.message < 0 and not choice.reasoned and not choice.calls.told:
             self._part(choice, "text", out)
 

@@ -5,7 +5,8 @@ the model answers is unwrapped again as it grows, character by character, so tha
 the input stream as it would from a server that knows custom tools.
 
 The law of this file: the input is the string inside the wrapper; arguments that are no such
-wrapper are the input themselves, unchanged.
+wrapper are the input themselves, unchanged. A string that never ends was cut, and half a patch is
+none: who asks for the end has to look at `cut`.
 """
 
 from __future__ import annotations
@@ -71,6 +72,11 @@ class Unwrapper:
             text, self._kept = self._kept, ""
             return text
         return ""
+
+    @property
+    def cut(self) -> bool:
+        """Whether the arguments, if they are over now, broke off inside the input."""
+        return self._state == "string"
 
     def close(self) -> str:
         """The arguments are over: return the rest of the input."""
