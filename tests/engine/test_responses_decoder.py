@@ -802,7 +802,6 @@ BROKEN: dict[str, list[Any]] = {
     "content with a part that has no type": [done({"type": "message", "content": [{}]})],
     "an item without a type": [{"type": "response.output_item.added", "item": {}}],
     "a part without a type": [part_added({})],
-    "an event without a type": [{}],
     "an event that is no object": [5],
 }
 
@@ -873,6 +872,13 @@ def test_a_type_that_would_break_the_frame_is_not_carried(kind: str) -> None:
     assert wire(read([created(), given, completed()])) == [(-1, given)]
 
 
+@pytest.mark.parametrize("event", [{}, {"type": ""}, {"type": 5}, {"type": None, "delta": "x"}])
+def test_an_event_without_a_type_is_dropped(event: Json) -> None:
+    """It says nothing, and costs nothing, before the reply has begun or after."""
+    events = [created(), done(message("Hi")), completed()]
+    assert read([event, created(), event, *events[1:]]) == read(events)
+
+
 @pytest.mark.parametrize("beat", ["keepalive", "response.keep_alive", "response.heartbeat", "ping"])
 def test_beats_are_dropped(beat: str) -> None:
     """A beat says nothing, not even that the reply has begun."""
@@ -937,6 +943,32 @@ def test_reasons(fields: Json, reason: str, raw: str | None) -> None:
     finished = next(event for event in events if isinstance(event, Finished))
     assert finished.reason == reason
     assert finished.extra == ({"responses": {"reason": raw}} if raw else None)
+
+
+@pytest.mark.parametrize("status", [None, "completed", "incomplete", "failed", "cancelled"])
+def test_done_is_a_terminal_event(status: str | None) -> None:
+    """Codex's backend ends with `response.done`; its response object says how."""
+    begun, response = [created(), done(message("Hi"))], {"id": "resp_1", "status": status}
+    assert read([*begun, {"type": "response.done", "response": response}]) == read(
+        [*begun, {"type": f"response.{status or 'completed'}", "response": response}]
+    )
+
+
+def test_a_part_opens_with_its_beginning() -> None:
+    """The text of `added` counts: of a message, of a summary, and of a part that ends with it."""
+    opened = {**TEXT, "text": "Hel"}
+    head = [created(), added(message()), part_added(opened, **AT)]
+    whole = [done(message("Hello")), completed([message("Hello")])]
+    reply = good([*head, delta("output_text", "lo", **AT), *whole])
+    assert reply.items[0].text("text") == "Hello"
+    assert good([*head, *whole]).items[0].text("text") == "Hello"
+    again = part_added(opened, **AT)
+    reply = good([*head, delta("output_text", "lo", **AT), again, *whole])
+    assert reply.items[0].text("text") == "Hello"
+    refusal = {"type": "refusal", "refusal": "N"}
+    more = delta("refusal", "o", **AT)
+    reply = good([created(), added(message()), part_added(refusal, **AT), more, completed()])
+    assert reply.items[0].text("refusal") == "No"
 
 
 def test_incomplete_by_the_event_alone() -> None:

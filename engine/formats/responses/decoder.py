@@ -10,9 +10,9 @@ The reply starts with the first event that has a response object, or else with t
 says something of an item. Events that we do not know and that come earlier wait for it.
 
 What is not kept: `sequence_number`; `in_progress` and `queued` after the first event; beats;
-`obfuscation`, unless the client asked for it; and an unknown event whose type is no `EVENT_NAME`
-(its type would stand in the `event:` line of the client's stream, where a line break begins
-another event).
+`obfuscation`, unless the client asked for it; an event without any type; and an unknown event whose
+type is no `EVENT_NAME` (its type would stand in the `event:` line of the client's stream, where a
+line break begins another event).
 
 The layout of the extras stands in `resource.py`.
 """
@@ -187,7 +187,7 @@ class ResponsesDialect:
             self._error(event, out)
             return
         if not kind:
-            raise RemoteProtocolError("an event of the upstream has no type")
+            return  # nobody could say what it is about
         handler = HANDLERS.get(kind)
         if not self._started:
             response = _object(event.get("response"))
@@ -335,7 +335,10 @@ class ResponsesDialect:
         index = event.get("summary_index" if kind == "summary" else "content_index")
         index = index if isinstance(index, int) else item.next_index(kind)
         extra = note(part=beyond(said, KNOWN_PART), event=beyond(event, self._known))
-        item.part(kind, index, _aside(item, out), extra)
+        sink = _aside(item, out)
+        part = item.part(kind, index, sink, extra)
+        if not part.grown and not part.ended:  # what it opens with is its beginning
+            complete(item, part, said, "refusal" if kind == "refusal" else "text", sink)
 
     def on_part_done(self, event: JSON, out: list[Event]) -> None:
         """A part is complete. An empty one ends with its item: its text may come there."""
@@ -486,6 +489,7 @@ HANDLERS: dict[Any, Handler] = {
     "response.incomplete": ResponsesDialect.on_terminal,
     "response.failed": ResponsesDialect.on_terminal,
     "response.cancelled": ResponsesDialect.on_terminal,
+    "response.done": ResponsesDialect.on_terminal,  # Codex's backend: its response says which
     **{
         f"{prefix}.{verb}": handler
         for prefix, kind, key in TEXTS
