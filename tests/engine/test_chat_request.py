@@ -599,6 +599,7 @@ REFUSED: list[tuple[Request, str]] = [
     (program(items=[user()], extra={"conversation": "c"}), "conversation"),
     (program(items=[user()], extra={"prompt": {"id": "p"}}), "prompt"),
     (program(items=[user()], extra={"background": True}), "background"),
+    (program(items=[user()], tools=[CustomTool(name="t"), FunctionTool(name="t")]), "tools"),
     (program(items=[user()], tools=[OpaqueTool("x", "tools[0]")], tool_choice=OpaqueChoice("x")),
      "tool_choice"),
     (program(items=[user()], tools=[OpaqueTool("x", "tools[0]")], tool_choice="required"),

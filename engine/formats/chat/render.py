@@ -14,7 +14,8 @@ Decided here:
 * A choice among some tools (`allowed_tools`) offers those tools only: that is what it means, and
   every server understands it.
 * Custom tools are wrapped as functions (`unwrap.py`) for a client of another format; a chat
-  client's own are sent as they are.
+  client's own are sent as they are. A custom tool and a function of one name are refused then:
+  nobody could tell whose call is whose.
 * `parallel_tool_calls` goes with tools only; OpenAI refuses it alone.
 * Usage of a stream is always asked for, unless the provider's switch says that it refuses
   `stream_options.include_usage`.
@@ -34,6 +35,7 @@ from ...request import (
     OpaqueTool,
     OutputFormat,
     Request,
+    Tool,
     ToolChoice,
 )
 from ..base import Call, Rendered
@@ -160,6 +162,8 @@ def response_format(output: OutputFormat) -> dict[str, Any]:
 def _tools(request: Request, body: dict[str, Any], dropped: list[str], *, wrap: bool) -> None:
     choice = request.tool_choice
     offered = request.tools
+    if wrap:
+        _refuse_twins(offered)
     if isinstance(choice, AllowedTools):
         allowed = {(tool.kind, tool.name) for tool in choice.tools}
         offered = [tool for tool in offered if _kind_and_name(tool) in allowed]
@@ -183,6 +187,16 @@ def _tools(request: Request, body: dict[str, Any], dropped: list[str], *, wrap: 
         )
     elif choice not in (None, "auto", "none"):
         raise BadRequest("there is no tool that could be chosen", param="tool_choice")
+
+
+def _refuse_twins(tools: list[Tool]) -> None:
+    functions = {tool.name for tool in tools if isinstance(tool, FunctionTool)}
+    for tool in tools:
+        if isinstance(tool, CustomTool) and tool.name in functions:
+            raise BadRequest(
+                f"the upstream knows functions only: it cannot have two tools named {tool.name!r}",
+                param="tools",
+            )
 
 
 def _kind_and_name(tool: FunctionTool | CustomTool | OpaqueTool) -> tuple[str, str]:
