@@ -80,6 +80,44 @@ async def test_a_whole_reply() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_in_the_last_write(stream: bool) -> None:
+    """Gone while the last words are written, told by the disconnect alone: it is not `ok`."""
+
+    class Leaving(Call):
+        async def _take(self, message: Any) -> None:
+            await super()._take(message)
+            last = b"Ended" if stream else b"hello"
+            if last in message.get("body", b""):
+                self.leave()
+
+    world = World()
+    call = Leaving("POST", CHAT, {"content-type": "application/json"}, "http", {})
+    call.send(msgspec.json.encode({"model": "m", "stream": stream}))
+    await call.run(world.app)
+    assert not call.ended
+    assert outcome(world) == "client_gone"
+    world.assert_clean()
+
+
+async def test_a_server_that_says_the_client_is_gone() -> None:
+    """An `OSError` of the server (ASGI 2.4), even at the formal end, is `client_gone`, no bug."""
+
+    class Broken(Call):
+        async def _take(self, message: Any) -> None:
+            await super()._take(message)
+            if self.ended:
+                raise ConnectionResetError
+
+    world = World()
+    call = Broken("POST", CHAT, {"content-type": "application/json"}, "http", {})
+    call.send(msgspec.json.encode({"model": "m"}))
+    await call.run(world.app)
+    assert outcome(world) == "client_gone"
+    assert world.records[0].bug is None
+    world.assert_clean()
+
+
+@pytest.mark.parametrize("stream", [True, False])
 async def test_headers_of_the_upstream_that_concern_the_caller(stream: bool) -> None:
     """Rate limits pass, cookies and the rest do not; what was dropped is listed."""
     headers = {

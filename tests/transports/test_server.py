@@ -5,7 +5,6 @@ After every case the server answers a plain request, and nothing is left of the 
 
 from __future__ import annotations
 
-import logging
 import random
 import socket
 import ssl
@@ -13,6 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Never
 
@@ -22,6 +22,7 @@ import pytest
 import trio
 import trustme
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+from structlog.testing import capture_logs
 
 from nursling.engine.events import Ended, Finished
 from nursling.engine.limits import Limits
@@ -103,6 +104,9 @@ TORTURE = {
     "non-ascii target": ("GET /é HTTP/1.1\r\n".encode() + HEAD + b"\r\n", 400),
     "tls to a plain port": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 32, 400),
     "nothing but newlines": (b"\r\n\r\n\r\n", 400),
+    "an empty line first": (b"\r\nGET /livez HTTP/1.1\r\n" + HEAD + b"\r\n", 200),
+    "two empty lines first": (b"\r\n\r\nGET /livez HTTP/1.1\r\n" + HEAD + b"\r\n", 200),
+    "three empty lines first": (b"\r\n" * 3 + b"GET /livez HTTP/1.1\r\n" + HEAD + b"\r\n", 400),
     "nul bytes": (b"\x00" * 100 + b"\r\n\r\n", 400),
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
     "two hosts": (b"GET / HTTP/1.1\r\n" + HEAD * 2 + b"\r\n", 400),
@@ -151,11 +155,14 @@ TORTURE = {
 
 @pytest.mark.parametrize("name", TORTURE)
 async def test_torture(name: str) -> None:
-    """Hostile input gets its answer, and hurts its own connection only."""
+    """Hostile input gets its answer, stamped and phrased, and hurts its own connection only."""
     data, status = TORTURE[name]
     async with hosting(msgspec.structs.replace(QUICK, head_timeout=0.2)) as (_, served):
         answer = await served.raw(data)
-        assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:300]
+        phrase = HTTPStatus(status).phrase.encode()
+        assert answer.startswith(b"HTTP/1.1 %d %b\r\n" % (status, phrase)), answer[:300]
+        assert answer.count(b"\r\nx-request-id: req_") == 1
+        assert answer.count(b"\r\nx-nursling-overhead-ms: ") == 1
         assert answer.count(b"HTTP/1.1 ") == 1, answer
         assert b"<reset>" not in answer
         if status in {400, 431, 505, 501} and b"livez" not in data:
@@ -188,6 +195,53 @@ async def test_two_answers_for_two_requests_in_one_segment() -> None:
         assert answer.count(b"HTTP/1.1 200") == 3
         assert answer.endswith(b'{"id":"r1","text":"hello"}')
         assert world.records[0].outcome == "ok"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_an_empty_line_behind_a_body(whole: bool) -> None:
+    """RFC 9112 §2.2: what old clients put behind a body is ignored, however it arrives."""
+    one = post({"model": "m"}) + b"\r\n"
+    last = b"GET /livez HTTP/1.1\r\nConnection: close\r\n" + HEAD + b"\r\n"
+    async with hosting() as (_, served), await served.connect() as stream:
+        if whole:
+            await stream.send_all(one + one + last)
+        for _ in range(0 if whole else 2):
+            await stream.send_all(one[:-2])
+            await read_until(stream, b"hello")
+            for byte in (b"\r", b"\n"):
+                await stream.send_all(byte)
+                await trio.sleep(0.02)
+        if not whole:
+            await stream.send_all(last)
+        answer = await read_to_end(stream)
+        assert answer.count(b"HTTP/1.1 200 OK") == (3 if whole else 1)
+        assert answer.endswith(b"ok\n")
+
+
+async def test_a_refusal_below_the_app_keeps_the_clients_id() -> None:
+    """An id that the client gave its request is on the refusal too, if the head could be read."""
+    head = b"Host: localhost\r\nX-Request-Id: mine-1\r\n"
+    both = b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with hosting() as (_, served):
+        answer = await served.raw(b"POST / HTTP/1.1\r\n" + head + both)
+        assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert b"\r\nx-request-id: mine-1\r\n" in answer
+
+
+async def test_an_app_without_an_answer() -> None:
+    """A foreign app that ends in silence is a stamped 500 with a body; its bug has a log line."""
+
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> Never:
+        raise RuntimeError("canary")
+
+    with capture_logs() as logs:
+        async with serving(app, QUICK) as served:
+            answer = await served.raw(b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert b"\r\nx-request-id: req_" in answer
+    assert b'"type":"server_error"' in answer
+    bugs = [entry["bug"] for entry in logs if entry["event"] == "app_bug"]
+    assert bugs[-1].startswith("RuntimeError\n")
 
 
 async def test_connection_is_kept_and_timed_out() -> None:
@@ -320,6 +374,27 @@ async def test_client_that_does_not_read_is_cut() -> None:
         assert await served.ok()
 
 
+@pytest.mark.parametrize("how", ["stuck", "reset"])
+async def test_a_whole_reply_that_did_not_arrive(how: str) -> None:
+    """A reply that was cut, or whose client left while it was written, is not `ok`."""
+    reply = line(*opening(), *words("z" * 20_000_000), Finished(0, "stop"), Ended())
+    with capture_logs() as logs:
+        async with hosting(m=Script(reply)) as (world, served):
+            stream = await served.connect()
+            await stream.send_all(post({"model": "m"}))
+            await until(lambda: world.app.engine.gate.open == 1)
+            await read_until(stream, b"{")
+            if how == "reset":
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await stream.aclose()
+            await until(lambda: bool(world.records))
+            assert (world.records[0].outcome, world.records[0].status) == ("client_gone", 200)
+            await stream.aclose()
+            assert await served.ok()
+    stalls = [entry for entry in logs if entry["event"] == "client_stalled"]
+    assert [entry["seconds"] for entry in stalls] == [0.4] * (how == "stuck")
+
+
 async def test_client_that_reads_slowly_is_not_cut() -> None:
     """Progress counts: a client slower than `write_timeout` for the whole gets the whole."""
     limits = Limits(write_timeout=0.3, close_timeout=0.3)
@@ -387,25 +462,27 @@ async def test_a_bug_in_one_request_is_its_500() -> None:
 
 
 async def test_an_exception_below_the_app_ends_its_connection_only(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever a connection's own machinery raises, the others do not notice."""
-    from nursling.transports.http import server  # noqa: PLC0415 - patched here
+    from nursling.transports.http import protocol  # noqa: PLC0415 - patched here
 
-    real = server.Protocol._create_stream
+    real = protocol.Protocol._create_stream
 
-    async def broken(self: server.Protocol, request: h11.Request) -> None:
+    async def broken(self: protocol.Protocol, request: h11.Request) -> None:
         if request.target == b"/boom":
             raise RuntimeError("canary")
         await real(self, request)
 
-    monkeypatch.setattr(server.Protocol, "_create_stream", broken)
-    with caplog.at_level(logging.ERROR):
+    monkeypatch.setattr(protocol.Protocol, "_create_stream", broken)
+    with capture_logs() as logs:
         async with hosting() as (_, served):
             assert await served.raw(b"GET /boom HTTP/1.1\r\n" + HEAD + b"\r\n") in {b"", b"<reset>"}
             assert await served.ok()
-    assert "RuntimeError" in caplog.text
-    assert "canary" not in caplog.text.replace('RuntimeError("canary")', "")
+    (entry,) = logs
+    assert (entry["event"], entry["log_level"]) == ("connection_bug", "error")
+    assert entry["bug"].startswith("RuntimeError\n")
+    assert "canary" not in entry["bug"].replace('RuntimeError("canary")', "")
 
 
 async def test_an_app_that_raises_cuts_its_answer() -> None:
@@ -459,6 +536,8 @@ async def test_connections_are_capped() -> None:
         answer = await served.raw(b"")
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1\r\n" in answer
+        assert b"\r\nx-request-id: req_" in answer
+        assert b"\r\nx-nursling-overhead-ms: " in answer
         await first.aclose()
         await trio.sleep(0.1)
         assert await served.ok()
@@ -674,8 +753,8 @@ async def test_a_storm_of_clients_leaves_nothing() -> None:
                 nursery.start_soon(client, served)
         await idle_connections(world, served)
         assert await served.ok()
-    assert set(seen) <= {b"HTTP/1.1 200 ", b"HTTP/1.1 503 ", b"HTTP/1.1 408 "}
-    assert seen[b"HTTP/1.1 200 "] > 20
+    assert {line[:13] for line in seen} <= {b"HTTP/1.1 200 ", b"HTTP/1.1 503 ", b"HTTP/1.1 408 "}
+    assert seen[b"HTTP/1.1 200 OK"] > 20
     ends = Counter(record.outcome for record in world.records)
     assert set(ends) <= {"ok", "client_gone", "overloaded", "request_timeout"}
     assert ends["client_gone"]

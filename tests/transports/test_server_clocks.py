@@ -84,6 +84,31 @@ async def test_write_timeout(autojump_clock: MockClock) -> None:
         assert world.records[0].outcome == "client_gone"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_short_answer_is_one_write(stream: bool, autojump_clock: MockClock) -> None:
+    """The head and the first piece of the body leave together."""
+    async with connected(World(), size=0) as client:
+        await client.send_all(post({"model": "m", "stream": stream}))
+        piece = await client.receive_some(100_000)
+        assert piece.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert (b"Ended" if stream else b"hello") in piece
+        if stream:
+            await read_until(client, b"0\r\n\r\n")
+
+
+async def test_a_client_that_is_stuck_at_the_formal_end(autojump_clock: MockClock) -> None:
+    """Also the last chunk must be taken for a reply to be `ok`."""
+    world = World()
+    async with connected(world, size=0) as client:
+        await client.send_all(post(CHAT))
+        got = b""
+        while b"Ended" not in got:
+            got += await client.receive_some(100_000)
+        await trio.sleep(31)
+        assert not got.endswith(b"0\r\n\r\n")
+        assert world.records[0].outcome == "client_gone"
+
+
 async def test_write_progress(autojump_clock: MockClock) -> None:
     """A client that takes a slice every 20 s gets the whole, however long it takes."""
     reply = line(*opening(), *words("x" * 100_000), Finished(0, "stop"), Ended())

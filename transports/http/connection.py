@@ -24,6 +24,8 @@ from nursling.engine import jsontext
 from nursling.engine.errors import UpgradeRefused
 from nursling.engine.formats.openai_errors import render_error
 
+from .stamps import Headers, new_request_id, own_request_id, stamps
+
 
 if TYPE_CHECKING:
     from .app import Gateway
@@ -32,9 +34,7 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
-Headers = list[tuple[bytes, bytes]]
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _NAME = re.compile(r"[a-z0-9-]+")
 
 UPGRADE_REFUSED = "WebSocket is not spoken here; ask by plain HTTP"
@@ -72,9 +72,11 @@ class Stamp:
         self._started = time.perf_counter()
         self._waited = 0.0
         self.status = 0
-        theirs = header_of(scope, b"x-request-id") or ""
-        sane = _REQUEST_ID.fullmatch(theirs.encode("latin-1"))
-        self.request_id = theirs if sane else f"req_{app.new_identity().token}"
+        self.undelivered = False
+        """Whether the server has said that something sent did not reach the client."""
+        self.request_id = own_request_id(scope["headers"]) or new_request_id(
+            app.new_identity().token
+        )
 
     @property
     def elapsed(self) -> float:
@@ -91,24 +93,30 @@ class Stamp:
             self._waited += time.perf_counter() - since
 
     def on(self, send: Send) -> Send:
-        """Wrap `send` so that the start message carries the stamp."""
+        """Wrap `send` so that the start message carries the stamp.
+
+        An `OSError` is how a server says that the client is gone (ASGI 2.4): it is noted, and the
+        watcher of `http.disconnect` ends the request.
+        """
 
         async def stamped(message: Message) -> None:
             if message["type"].endswith("response.start"):
                 self.status = message["status"]
                 message = {**message, "headers": [*message["headers"], *self._headers()]}
                 self._app.metrics.requests.labels(self._route(), self.status).inc()
-            await send(message)
+            try:
+                await send(message)
+            except OSError:
+                self.undelivered = True
 
         return stamped
 
     def _headers(self) -> Headers:
-        ours = (self.elapsed - self._waited) * 1000
-        stamps = [("x-request-id", self.request_id), ("x-nursling-overhead-ms", f"{ours:.1f}")]
-        stamps += self._app.origins.headers(header_of(self._scope, b"origin"))
+        more = list(self._app.origins.headers(header_of(self._scope, b"origin")))
         if self.status == 401:
-            stamps.append(("www-authenticate", "Bearer"))  # RFC 9110 §15.5.2
-        return [(name.encode(), value.encode("latin-1")) for name, value in stamps]
+            more.append(("www-authenticate", "Bearer"))  # RFC 9110 §15.5.2
+        ours = stamps(self.request_id, self.elapsed - self._waited)
+        return ours + [(name.encode(), value.encode("latin-1")) for name, value in more]
 
     def _route(self) -> str:
         return self._app.route_of(self._scope["path"])

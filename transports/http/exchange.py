@@ -176,6 +176,8 @@ class Exchange:
         self._reply: Reply | None = None
         self._encoder: Encoder | None = None
         self._lost: set[str] = set()
+        self._last: Event | None = None
+        """The event that ended the reply, once its words are written."""
 
     async def run(self, send: Send, stamp: Stamp) -> None:
         """Answer. A cancellation (the client has left) passes through, recorded."""
@@ -190,7 +192,11 @@ class Exchange:
             if failure is not None:
                 self._record.outcome = reason_of(failure)
                 await self._fail(failure)
+            else:
+                await self._settle()
             await out.end()
+            if stamp.undelivered:
+                self._record.outcome = "client_gone"
         finally:
             self._app.metrics.in_flight.dec()
             self._finish()
@@ -200,7 +206,7 @@ class Exchange:
         try:
             with self._app.engine.gate.admit() as scope:
                 await self._serve()
-            if scope.cancelled_caught and self._record.outcome == "client_gone":
+            if scope.cancelled_caught and self._last is None:
                 return Draining("the gateway is stopping", headers={"retry-after": "1"}).info()
         except NurslingError as error:
             self._note_bug(error.__cause__)
@@ -234,8 +240,8 @@ class Exchange:
             batch.insert(0, Started("", "", 0))  # we begin before the upstream does: under our id
         await out.start(200, STREAM_HEADERS | self._headers(reply))
         data = encoder.encode(batch)
-        if not any(is_meaningful(event) for event in batch):
-            data += encoder.beat()
+        if not data or not any(is_meaningful(event) for event in batch):
+            data += encoder.beat()  # a server may hold the headers until the body begins
         await out.write(data)
         while not reply.over:
             with trio.move_on_after(beat) as silence:
@@ -245,7 +251,7 @@ class Exchange:
             else:
                 self._note(batch)
                 await out.write(encoder.encode(batch))
-        self._settle(batch[-1])
+        self._last = batch[-1]
 
     async def _whole(self, request: Request, reply: Reply) -> None:
         with self._stamp.waiting():
@@ -258,7 +264,7 @@ class Exchange:
             raise reply.error or error_from(batch[-1].error)
         body = self._form.render_reply(reply.message, request, self._identity)
         await self._out.json(200, body, self._headers(reply))
-        self._settle(batch[-1])
+        self._last = batch[-1]
 
     def _headers(self, reply: Reply) -> dict[str, str]:
         """Choose what the answer says beside its content."""
@@ -296,11 +302,21 @@ class Exchange:
             foreign = (fields for name, fields in event.extra.items() if name != self._form.name)
             self._lost.update(name[:MAX_NAME] for fields in foreign for name in fields)
 
-    def _settle(self, last: Event) -> None:
-        """The client has been told the end of the reply, good or bad."""
-        self._record.outcome = reason_of(last.error) if isinstance(last, Failed) else "ok"
+    async def _settle(self) -> None:
+        """Record the end that the client is told, good or bad, if the client is there to be told.
+
+        It may have left, or been cut, while the last words were written: a server shields its
+        writes, and posts `http.disconnect` meanwhile. In the first checkpoint the watcher takes
+        that message and cancels us, in the second we notice. The formal end comes after: behind it
+        every server posts a disconnect, of a client that got everything.
+        """
         if self._reply is not None and self._reply.error is not None:
             self._note_bug(self._reply.error.__cause__)
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        if self._last is not None:
+            failed = self._last if isinstance(self._last, Failed) else None
+            self._record.outcome = reason_of(failed.error) if failed else "ok"
 
     def _note_bug(self, bug: BaseException | None) -> None:
         """Keep where a bug was, not its message: that may quote what people wrote."""

@@ -1,9 +1,9 @@
-"""Hypercorn, guarded. The one file that names it.
+"""Hypercorn, guarded: the loop over a connection, and the server of all of them.
 
-From Hypercorn come the HTTP/1.1 state machine, the ASGI streams and the lifespan. Its loop over a
-socket (`TCPServer`) and its `serve` are not used: each of their methods had to be replaced, so
-here is our own loop, which subclasses and patches nothing global; a program that runs its own
-Hypercorn beside us notices nothing. The reasons, each with its test:
+From Hypercorn come the HTTP/1.1 state machine, the ASGI streams (both in `protocol.py`) and the
+lifespan. Its loop over a socket (`TCPServer`) and its `serve` are not used: each of their methods
+had to be replaced, so here is our own loop, which subclasses and patches nothing global; a program
+that runs its own Hypercorn beside us notices nothing. The reasons, each with its test:
 
 * one client that stops reading made the server unstoppable (hypercorn#262): writes are bounded;
 * a stray byte after a WebSocket upgrade (hypercorn#225), a malformed h2c upgrade or a non-ASCII
@@ -18,153 +18,33 @@ Hypercorn beside us notices nothing. The reasons, each with its test:
 
 from __future__ import annotations
 
-import logging
 import math
-import re
 import ssl
+import time
 import traceback
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
 
-import h11
+import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Request, Response
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIFramework, ConnectionState
+from hypercorn.typing import ASGIFramework
 
-from nursling.engine import jsontext
-from nursling.engine.errors import ErrorInfo
-from nursling.engine.formats.openai_errors import render_error
 from nursling.engine.limits import DEFAULT_LIMITS, Limits, clock
 
 from .listening import listen, tls_context, url_of
+from .protocol import Journal, Protocol, error_answer
 from .wire import Gone, Stalled, Wire, wire_of
 
 
-_AUTHORITY = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
-_log = logging.getLogger("nursling.http.server")
-
-
-class Refused(Exception):
-    """A request that does not reach the app: answered with `status`, then closed."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
-class Protocol(H11Protocol):
-    """HTTP/1.1 and nothing else."""
-
-    def __init__(self, connection: Connection, server: Server, task_group: TaskGroup) -> None:
-        super().__init__(
-            server.app,
-            server.config,
-            server.context,
-            task_group,
-            ConnectionState(server.state.copy()),
-            server.tls,
-            connection.wire.client,
-            connection.wire.server,
-            connection.send,
-        )
-        self._server = server
-
-    async def handle(self, event: Event) -> None:
-        """Take bytes, or the end of the connection."""
-        try:
-            await super().handle(event)
-        except Refused as refused:
-            await self._send_error(refused.status, refused.message)
-            await self.send(Closed())
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Look at the head. Hypercorn switches to HTTP/2 here; we never do."""
-        names = {name for name, _ in event.headers}
-        if {b"content-length", b"transfer-encoding"} <= names:
-            raise Refused(400, "Content-Length and Transfer-Encoding exclude each other")
-        if event.http_version not in {b"1.0", b"1.1"}:
-            raise Refused(505, "this version of HTTP is not spoken here")
-        size = sum(len(name) + len(value) + 4 for name, value in event.headers)
-        if (
-            len(event.headers) > self._server.limits.max_headers
-            or size + len(event.target) > self._server.limits.max_head_bytes
-        ):
-            raise Refused(431, "the request's head is too large")
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        """Hand a request to the app. A WebSocket handshake is one too: the app refuses it."""
-        target = _AUTHORITY.sub(b"", request.target, count=1) or b"/"
-        if not target.startswith((b"/", b"*")):
-            target = b"/" + target
-        self.stream = HTTPStream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-        )
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
-                raw_path=target,
-                state=self.connection_state,
-            )
-        )
-        self.keep_alive_requests += 1
-
-    async def stream_send(self, event: StreamEvent) -> None:
-        """Take what the app sends, and say so if this answer is the connection's last.
-
-        It is while draining, and if the request's body is not read to its end: what follows on the
-        connection then is the rest of that body.
-        """
-        if isinstance(event, Response) and (
-            self._server.draining or self.connection.their_state is h11.SEND_BODY
-        ):
-            event.headers.append((b"connection", b"close"))
-        await super().stream_send(event)
-
-    async def _maybe_recycle(self) -> None:
-        """Make ready for the next request, or close.
-
-        Hypercorn tells the app of the disconnect here, upon which quart-trio cancels the task that
-        we are in (hypercorn#330), so this is shielded.
-        """
-        with trio.CancelScope(shield=True, deadline=_in(self._server.limits.close_timeout)):
-            await super()._maybe_recycle()
-            return
-        await self.send(Closed())
-
-    async def _send_error_response(self, status_code: int) -> None:
-        """Answer what h11 could not parse."""
-        await self._send_error(status_code, "the request is not valid HTTP")
-
-    async def _send_error(self, status: int, message: str) -> None:
-        head, body = error_answer(status, message)
-        headers = [*head, *self.config.response_headers("h11")]
-        await self._send_h11_event(h11.Response(status_code=status, headers=headers))
-        await self._send_h11_event(h11.Data(data=body))
-        await self._send_h11_event(h11.EndOfMessage())
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("nursling.http.server")
 
 
 class Connection:
@@ -174,6 +54,8 @@ class Connection:
         self.wire = wire
         self.busy = False
         """Whether a request is at work."""
+        self.broken = False
+        """Whether a write has failed: nothing of what is written arrives any more."""
         self._server = server
         self._limits = server.limits
         self._writing = trio.Lock()
@@ -195,7 +77,7 @@ class Connection:
                     everything.deadline = _in(limits.close_timeout)
         except* Exception as group:  # noqa: BLE001 - ends this connection and nothing else
             where = "".join(traceback.format_tb(_leaf(group).__traceback__))
-            _log.error("a connection ended by %s\n%s", type(_leaf(group)).__name__, where)
+            _log.error("connection_bug", bug=f"{type(_leaf(group)).__qualname__}\n{where}")
         finally:
             self._server.rest(self)
             with trio.CancelScope(shield=True, deadline=_in(limits.close_timeout)):
@@ -245,9 +127,10 @@ class Connection:
             if data:
                 await self.wire.write_all(data, self._limits.write_timeout)
         except Gone:
+            self.broken = True
             await self._lost()
         except Stalled:
-            _log.warning("a client took nothing for %g s: cut", self._limits.write_timeout)
+            _log.warning("client_stalled", seconds=self._limits.write_timeout)
             await self._cut()
         finally:
             self._writing.release()
@@ -268,6 +151,7 @@ class Connection:
             await self._protocol.handle(Closed())
 
     async def _cut(self) -> None:
+        self.broken = True
         self._reading.cancel()
         with trio.CancelScope(shield=True, deadline=_in(self._limits.close_timeout)):
             await self.wire.close()
@@ -295,7 +179,7 @@ class Server:
         self.context = WorkerContext(None)
         self.config = Config()
         self.config.accesslog = None  # its atoms hold the query string
-        self.config.errorlog = _log
+        self.config.logger_class = Journal
         self.config.include_server_header = False
         self.config.h11_max_incomplete_size = limits.max_head_bytes
         self.config.keep_alive_max_requests = limits.max_requests
@@ -327,7 +211,8 @@ class Server:
         """Say 503 to a connection beyond the cap, if there is time for it."""
         if self.tls or self._turned_away >= self.limits.max_refused:
             return
-        head, body = error_answer(503, "too many connections", retry=True)
+        started = time.perf_counter()
+        head, body = error_answer(503, "too many connections", since=started, retry=True)
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in head)
         wire.write_now(b"HTTP/1.1 503 Service Unavailable\r\n" + lines + b"\r\n" + body)
         self._turned_away += 1
@@ -455,23 +340,6 @@ async def _either(*waits: Callable[[], Any]) -> None:
 
         for one in waits:
             nursery.start_soon(wait, one)
-
-
-def error_answer(
-    status: int, message: str, *, retry: bool = False
-) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Write an error of the HTTP layer itself: headers and body."""
-    kind, code = "invalid_request_error", HTTPStatus(status).phrase.lower().replace(" ", "_")
-    if retry:
-        kind = code = "overloaded"
-    info = ErrorInfo(message=message, type=kind, code=code, status=status)
-    body = jsontext.dumps(render_error(info))
-    head = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    return [*head, (b"retry-after", b"1")] if retry else head, body
 
 
 def _leaf(error: BaseException) -> BaseException:
