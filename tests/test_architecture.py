@@ -62,7 +62,7 @@ IMPURE = {
 """Of the standard library: clocks, chance, processes, files and wires."""
 
 
-RAISES_LATER = {"engine/pipeline.py"}
+RAISES_LATER = {"engine/pipeline.py", "transports/background.py"}
 """Catches a group of cancellations and raises the one that counts behind its `finally`."""
 
 
