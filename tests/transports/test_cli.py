@@ -279,6 +279,15 @@ def test_ask_can_be_interrupted(tmp_path: Path) -> None:
     assert said == ""
 
 
+def test_ask_says_why_there_is_no_connection() -> None:
+    """Whoever runs `ask` is the operator, and gets address and reason."""
+    Path("nursling.toml").write_text(CONFIG)
+    result = run("ask", "big", "Hi")
+    assert result.exit_code == 1
+    words = "Error: cannot connect to 127.0.0.1:1: Connection refused (upstream_unreachable)\n"
+    assert result.stderr == words
+
+
 def test_ask_for_an_unknown_model() -> None:
     """A request that fails is one line and exit code 1."""
     result = run("ask", "dem", "Hi")
