@@ -385,7 +385,7 @@ async def open_reply(request: Request, target: Target) -> AsyncGenerator[Reply, 
     An exception of the body passes through as it is, and so does a cancellation from outside.
     """
     reply = Reply(request, target)
-    body = _Witness()
+    body = Witness()
     outcome: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -403,7 +403,7 @@ async def open_reply(request: Request, target: Target) -> AsyncGenerator[Reply, 
         raise outcome
 
 
-class _Witness:
+class Witness:
     """Remembers with which exception a block was left: Trio rebuilds groups that pass a nursery."""
 
     def __init__(self) -> None:

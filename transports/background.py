@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from nursling.engine.pipeline import Witness
+
 
 @asynccontextmanager
 async def beside(task: Callable[[], Awaitable[object]]) -> AsyncGenerator[None, None]:
@@ -20,7 +22,7 @@ async def beside(task: Callable[[], Awaitable[object]]) -> AsyncGenerator[None, 
     A task that ends earlier is fine. One that raises cancels the block and is raised itself, unless
     the block has an exception of its own.
     """
-    block = _Witness()
+    block = Witness()
     outcome: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -34,19 +36,6 @@ async def beside(task: Callable[[], Awaitable[object]]) -> AsyncGenerator[None, 
             outcome = _bug_of(group) or outcome or group
     if outcome is not None:
         raise outcome
-
-
-class _Witness:
-    """Remembers with which exception a block was left."""
-
-    def __init__(self) -> None:
-        self.error: BaseException | None = None
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self.error = error
 
 
 def _bug_of(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
