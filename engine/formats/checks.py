@@ -73,6 +73,36 @@ def take_number(value: JSON, key: str, where: str = "") -> float | None:
     return found
 
 
+def take_strings(value: JSON, key: str, where: str = "") -> dict[str, str] | None:
+    """Take an object with strings as its values that may be left out, as `metadata` is."""
+    found = take(value, key, dict, where)
+    for name, member in (found or {}).items():
+        if not isinstance(member, str):
+            raise wrong(NAMES[str], join(join(where, key), name))
+    return found
+
+
+def take_detail(value: JSON, where: str) -> str | None:
+    """Take how closely a picture is looked at. `original` is newer than chat's schema."""
+    detail = take(value, "detail", str, where)
+    if detail not in {None, "auto", "low", "high", "original"}:
+        raise unknown(str(detail), join(where, "detail"), "'auto', 'low', 'high', 'original'")
+    return detail
+
+
+FOREIGN_OUTPUTS = frozenset({"grammar", "regex", "structural_tag"})
+"""Shapes of an answer that OpenAI's service does not know and others do: Fireworks, Together,
+vLLM and SGLang."""
+
+
+def foreign_output(form: JSON, where: str) -> JSON:
+    """A shape of the answer that only some servers know is theirs to read; others are mistakes."""
+    kind = need(form, "type", str, where)
+    if kind not in FOREIGN_OUTPUTS:
+        raise unknown(kind, join(where, "type"), "'text', 'json_object', 'json_schema'")
+    return form
+
+
 def objects(values: list[Any], where: str) -> list[tuple[str, JSON]]:
     """The elements of an array of objects, each with its path."""
     found: list[tuple[str, JSON]] = []

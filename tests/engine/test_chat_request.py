@@ -178,7 +178,6 @@ MESSAGES: dict[str, tuple[list[Json], list[Item]]] = {
         [Message(role=role, content=[Text("x")], name="n")
          for role in ("system", "developer", "user")],
     ),
-    "null": ([{"role": "user", "content": None}], [user()]),
     "parts": (
         [{"role": "user", "content": [
             {"type": "text", "text": "x"},
@@ -301,6 +300,8 @@ MISTAKES: list[tuple[Json, str]] = [
     (message(role=5, content="x"), f"{M}.role"),
     (message(role="user"), f"{M}.content"),
     (message(role="user", content=5), f"{M}.content"),
+    *((message(role=role, content=nothing), f"{M}.content")
+      for role in ("user", "system", "developer") for nothing in (None, [])),
     (message(role="user", content=["x"]), f"{M}.content[0]"),
     (message(role="user", content="x", name=5), f"{M}.name"),
     (message(role="tool", content="x"), f"{M}.tool_call_id"),
@@ -328,6 +329,8 @@ MISTAKES: list[tuple[Json, str]] = [
     (part(type="image_url", image_url=5), f"{P}.image_url"),
     (part(type="image_url", image_url={}), f"{P}.image_url.url"),
     (part(type="image_url", image_url={"url": "u", "detail": 5}), f"{P}.image_url.detail"),
+    (part(type="image_url", image_url={"url": "u", "detail": "zz"}), f"{P}.image_url.detail"),
+    (part(type="image_url", image_url="u", detail="zz"), f"{P}.detail"),
     (part(type="input_audio", input_audio={"data": "x"}), f"{P}.input_audio.format"),
     (part(type="file", file={}), f"{P}.file.file_data"),
     (part(type="file"), f"{P}.file"),
@@ -351,12 +354,15 @@ MISTAKES: list[tuple[Json, str]] = [
     ({"top_logprobs": "2"}, "top_logprobs"),
     ({"response_format": "json"}, "response_format"),
     ({"response_format": {}}, "response_format.type"),
+    ({"response_format": {"type": "zz"}}, "response_format.type"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
     ({"response_format": {"type": "json_schema", "json_schema": {}}},
      "response_format.json_schema.name"),
     ({"reasoning_effort": 5}, "reasoning_effort"),
     ({"reasoning": {"effort": 5}}, "reasoning.effort"),
     ({"metadata": []}, "metadata"),
+    ({"metadata": {"a": "x", "b": 5}}, "metadata.b"),
+    ({"metadata": {"a": None}}, "metadata.a"),
     ({"user": 5}, "user"),
     ({"store": "x"}, "store"),
     ({"tools": {}}, "tools"),
@@ -442,7 +448,6 @@ PREFACED: list[tuple[list[Json], list[Json]]] = [
      [{"role": "system", "content": "P\nx", "name": "n"}]),
     ([{"role": "developer", "content": "x"}], [{"role": "developer", "content": "P\nx"}]),
     ([{"role": "system", "content": ""}], [{"role": "system", "content": "P"}]),
-    ([{"role": "system", "content": None}], [{"role": "system", "content": "P"}]),
     ([{"role": "system", "content": [{"type": "text", "text": "x"}]}],
      [{"role": "system",
        "content": [{"type": "text", "text": "P"}, {"type": "text", "text": "x"}]}]),
@@ -681,7 +686,7 @@ SETTINGS: dict[str, tuple[Json, Json, list[str]]] = {
          "tool_choice": {"type": "function", "function": {"name": "f"}}}, [],
     ),
     "some tools": (
-        {"tools": [FunctionTool(name="f"), FunctionTool(name="g"), CustomTool(name="g"),
+        {"tools": [FunctionTool(name="f"), FunctionTool(name="g"), CustomTool(name="h"),
                    OpaqueTool("web_search", "tools[3]")],
          "tool_choice": AllowedTools("required", [NamedTool("function", "g")])},
         {"tools": [{"type": "function", "function": {"name": "g"}}], "tool_choice": "required"}, [],

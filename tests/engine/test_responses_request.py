@@ -190,10 +190,12 @@ def test_input_and_instructions() -> None:
 @pytest.mark.parametrize("name", ["previous_response_id", "prompt", "conversation"])
 def test_the_conversation_may_lie_with_the_server(name: str) -> None:
     """Without input, a reference to what the server has is enough."""
-    value: Any = {"id": "x"} if name == "prompt" else "x"
-    request = RESPONSES.parse_request({"model": "m", name: value})
-    assert request.items == []
-    assert (request.previous_response_id or request.extra[name]) == value
+    for value in ({"id": "x"},) if name == "prompt" else ("x", {"id": "x"}):
+        if name == "previous_response_id" and value != "x":
+            continue
+        request = RESPONSES.parse_request({"model": "m", name: value})
+        assert request.items == []
+        assert (request.previous_response_id or request.extra[name]) == value
 
 
 def test_every_field_has_its_place() -> None:
@@ -416,6 +418,28 @@ MISTAKES: list[tuple[Any, str, str]] = [
     ({"stream": "yes"}, "stream", "invalid_type"),
     ({"max_output_tokens": True}, "max_output_tokens", "invalid_type"),
     ({"max_output_tokens": 1.5}, "max_output_tokens", "invalid_type"),
+    ({"max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
+    ({"max_output_tokens": -1}, "max_output_tokens", "invalid_value"),
+    ({"conversation": 5}, "conversation", "invalid_type"),
+    ({"conversation": True}, "conversation", "invalid_type"),
+    ({"conversation": {}}, "conversation.id", "missing_required_parameter"),
+    ({"conversation": {"id": 5}}, "conversation.id", "invalid_type"),
+    ({"prompt": "x"}, "prompt", "invalid_type"),
+    ({"prompt": 5}, "prompt", "invalid_type"),
+    ({"prompt": []}, "prompt", "invalid_type"),
+    ({"prompt": {"version": "1"}}, "prompt.id", "missing_required_parameter"),
+    ({"metadata": {"a": 5}}, "metadata.a", "invalid_type"),
+    ({"text": {"format": {"type": "zz"}}}, "text.format.type", "invalid_value"),
+    (
+        content({"type": "input_image", "image_url": "u", "detail": "zz"}),
+        "input[1].content[0].detail",
+        "invalid_value",
+    ),
+    (
+        content({"type": "input_image", "image_url": {"url": "u", "detail": "zz"}}),
+        "input[1].content[0].image_url.detail",
+        "invalid_value",
+    ),
     ({"temperature": "hot"}, "temperature", "invalid_type"),
     ({"temperature": True}, "temperature", "invalid_type"),
     ({"include": [1]}, "include[0]", "invalid_type"),

@@ -28,7 +28,7 @@ from ...request import (
     ToolCall,
     ToolResult,
 )
-from ..checks import JSON, join, missing, need, objects, take, unknown, wrong
+from ..checks import JSON, join, missing, need, objects, take, take_detail, unknown, wrong
 
 
 ROLES = "'system', 'developer', 'user', 'assistant', 'tool', 'function'"
@@ -57,6 +57,8 @@ class _Reader:
         match need(message, "role", str, where):
             case "system" | "developer" | "user" as role:
                 content, foreign = _content(message, where)
+                if message["content"] in (None, []):  # only an assistant may say nothing
+                    raise missing(join(where, "content"))
                 name = take(message, "name", str, where)
                 self.items.append(Message(role=role, content=content, name=name))
                 self.items += foreign
@@ -218,7 +220,7 @@ def _part(part: JSON, kind: str, where: str) -> Content | None:
 
 
 def _image(part: JSON, where: str) -> Image:
-    detail = take(part, "detail", str, where)
+    detail = take_detail(part, where)
     path = join(where, "image_url")
     match part.get("image_url"):
         case None:
@@ -226,7 +228,7 @@ def _image(part: JSON, where: str) -> Image:
         case str(url):
             return Image(url=url, detail=detail)
         case dict(image):
-            inner = take(image, "detail", str, path)
+            inner = take_detail(image, path)
             return Image(url=need(image, "url", str, path), detail=inner or detail)
         case _:
             raise wrong("a string or an object", path)

@@ -25,7 +25,19 @@ from ...request import (
     Tool,
     ToolChoice,
 )
-from ..checks import JSON, join, missing, need, objects, take, take_number, unknown, wrong
+from ..checks import (
+    JSON,
+    foreign_output,
+    join,
+    missing,
+    need,
+    objects,
+    take,
+    take_number,
+    take_strings,
+    unknown,
+    wrong,
+)
 from .leftover import leftover
 from .messages import read_messages
 from .words import NAME
@@ -109,7 +121,7 @@ def parse_request(body: Any) -> Request:
         reasoning_effort=take(body, "reasoning_effort", str)
         or take(reasoning, "effort", str, "reasoning"),
         reasoning_summary=take(reasoning, "summary", str, "reasoning"),
-        metadata=take(body, "metadata", dict),
+        metadata=take_strings(body, "metadata"),
         user=take(body, "user", str),
         safety_identifier=take(body, "safety_identifier", str),
         prompt_cache_key=take(body, "prompt_cache_key", str),
@@ -182,7 +194,7 @@ def _output(body: JSON, extra: JSON) -> OutputFormat | None:
                 strict=take(schema, "strict", bool, place),
             )
         case _:
-            extra[where] = form
+            extra[where] = foreign_output(form, where)
             return None
 
 

@@ -75,7 +75,7 @@ def _prefaced(messages: list[dict[str, Any]], preface: str) -> list[dict[str, An
     match first["content"]:
         case [*parts]:
             content: Any = [{"type": "text", "text": preface}, *parts]
-        case None | "":
+        case "":
             content = preface
         case text:
             content = f"{preface}\n{text}"

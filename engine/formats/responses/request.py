@@ -38,7 +38,20 @@ from ...request import (
     ToolChoice,
     ToolResult,
 )
-from ..checks import JSON, join, missing, need, objects, take, take_number, unknown, wrong
+from ..checks import (
+    JSON,
+    foreign_output,
+    join,
+    missing,
+    need,
+    objects,
+    take,
+    take_detail,
+    take_number,
+    take_strings,
+    unknown,
+    wrong,
+)
 from .leftover import leftover
 
 
@@ -91,6 +104,7 @@ def parse_request(body: Any) -> Request:
     take(body, "max_tool_calls", int)
     take(body, "truncation", str)
     take(body, "background", bool)
+    _check_references(body)
     include = _include(body, extra)
     output, verbosity = _text(body, extra)
     effort, summary = _reasoning(body, extra)
@@ -104,7 +118,7 @@ def parse_request(body: Any) -> Request:
         tools=_tools(body),
         tool_choice=_tool_choice(body),
         parallel_tool_calls=take(body, "parallel_tool_calls", bool),
-        max_tokens=take(body, "max_output_tokens", int),
+        max_tokens=_max_tokens(body),
         temperature=take_number(body, "temperature"),
         top_p=take_number(body, "top_p"),
         presence_penalty=take_number(body, "presence_penalty"),
@@ -116,7 +130,7 @@ def parse_request(body: Any) -> Request:
         reasoning_effort=effort,
         reasoning_summary=summary,
         encrypted_reasoning=SEALED in include,
-        metadata=take(body, "metadata", dict),
+        metadata=take_strings(body, "metadata"),
         user=take(body, "user", str),
         safety_identifier=take(body, "safety_identifier", str),
         prompt_cache_key=take(body, "prompt_cache_key", str),
@@ -133,6 +147,29 @@ def parse_request(body: Any) -> Request:
 def _leftover(value: JSON, known: set[str], where: str, extra: JSON) -> None:
     """Name what an object says beyond what we know: `text.<key>`."""
     extra.update({join(where, key): value[key] for key in value if key not in known})
+
+
+def _check_references(body: JSON) -> None:
+    """What lies with the server is named by its id."""
+    match body.get("conversation"):
+        case None | str():
+            pass
+        case dict(conversation):
+            need(conversation, "id", str, "conversation")
+        case _:
+            raise wrong("a string or an object", "conversation")
+    prompt = take(body, "prompt", dict)
+    if prompt is not None:
+        need(prompt, "id", str, "prompt")
+
+
+def _max_tokens(body: JSON) -> int | None:
+    """The schema says 16; small servers take any that leaves room for a word."""
+    name = "max_output_tokens"
+    limit = take(body, name, int)
+    if limit is not None and limit < 1:
+        raise BadRequest(f"Invalid '{name}': expected at least 1.", param=name, code="invalid_value")
+    return limit
 
 
 def _include(body: JSON, extra: JSON) -> list[Any]:
@@ -165,7 +202,7 @@ def _text(body: JSON, extra: JSON) -> tuple[OutputFormat | None, str | None]:
                 strict=take(form, "strict", bool, where),
             ), verbosity
         case _:
-            extra[where] = form
+            extra[where] = foreign_output(form, where)
             return None, verbosity
 
 
@@ -371,7 +408,7 @@ def _part(part: JSON, kind: str, where: str) -> Content | None:
 
 
 def _image(part: JSON, where: str) -> Image:
-    detail = take(part, "detail", str, where)
+    detail = take_detail(part, where)
     file_id = take(part, "file_id", str, where)
     path = join(where, "image_url")
     match part.get("image_url"):
@@ -382,7 +419,7 @@ def _image(part: JSON, where: str) -> Image:
         case str(url):
             return Image(url=url, file_id=file_id, detail=detail)
         case dict(nested):
-            inner = take(nested, "detail", str, path)
+            inner = take_detail(nested, path)
             return Image(url=need(nested, "url", str, path), detail=detail or inner)
         case _:
             raise wrong("a string", path)
