@@ -27,6 +27,7 @@ from nursling.engine.events import (
     UsageReported,
 )
 from nursling.engine.formats.base import Identity
+from nursling.engine.formats.openai_errors import error_object_to_info
 from nursling.engine.formats.responses import RESPONSES
 from nursling.engine.formats.responses.quirks import QUIRKS
 from nursling.engine.grammar import Grammar
@@ -346,14 +347,25 @@ def test_a_failure_inside_a_stream(begun: list[Event], error: ErrorInfo, expecte
     assert len(output) == (2 if len(begun) > 1 else 0)
 
 
-def test_an_upstream_of_this_format_keeps_its_error() -> None:
-    """A code that only the live service knows reaches the client that acts upon it."""
-    raw = {"code": "context_length_exceeded", "message": "too long"}
-    info = ErrorInfo(message="too long", raw=raw, raw_format="responses")
-    failed = shown(stream([STARTED, Failed(info)]))[-1]["response"]
-    assert failed["error"] == raw
-    whole = reply_of([STARTED, *message(0)[:3], Failed(info)])
-    assert (whole["status"], whole["error"]) == ("failed", raw)
+UPSTREAMS_OWN: list[tuple[str, str, str]] = [
+    ("server_error", "server_error", "m"),
+    ("invalid_image", "invalid_image", "m"),
+    ("context_length_exceeded", "invalid_prompt", "m (context_length_exceeded)"),
+    ("insufficient_quota", "rate_limit_exceeded", "m (insufficient_quota)"),
+    ("model_on_fire", "server_error", "m (model_on_fire)"),
+]
+
+
+@pytest.mark.parametrize(("said", "code", "words"), UPSTREAMS_OWN)
+def test_an_upstream_of_this_format_keeps_its_word(said: str, code: str, words: str) -> None:
+    """A code beyond the schema leaves as one of the schema's, with its own word in the message."""
+    raw = {"code": said, "message": "m"}
+    info = error_object_to_info(raw, status=None, format_name="responses")
+    data = stream([STARTED, *message(0)[:3], Failed(info)])
+    _, error = check_failed_stream(data, "responses")
+    assert error == {"code": code, "message": words}
+    whole = check_response(reply_of([STARTED, *message(0)[:3], Failed(info)]))
+    assert (whole["status"], whole["error"]) == ("failed", error)
     assert whole["output"][0]["status"] == "incomplete"
 
 
@@ -949,6 +961,12 @@ ARGUMENTS: Json = {"item_id": "x", "output_index": 0, "sequence_number": 1}
 
 SAMPLES: dict[str, tuple[str, str, Any]] = {
     "response.usage in progress": ("Response", "ResponseResource", {**BASE, "usage": None}),
+    "response.usage that no upstream counted": (
+        "Response",
+        "ResponseResource",
+        BASE,
+    ),
+    "response.completed_at": ("Response", "ResponseResource", {**BASE, "completed_at": None}),
     "response.usage.input_tokens_details.cache_write_tokens": (
         "ResponseUsage",
         "Usage",
@@ -1006,7 +1024,7 @@ SAMPLES: dict[str, tuple[str, str, Any]] = {
         {
             **BASE,
             "status": "failed",
-            "error": {"code": "context_length_exceeded", "message": "too long"},
+            "error": {"code": "invalid_prompt", "message": "long (context_length_exceeded)"},
         },
     ),
     "the event of a failure": (
@@ -1027,7 +1045,10 @@ SAMPLES: dict[str, tuple[str, str, Any]] = {
 
 
 def test_every_disagreement_has_a_sample() -> None:
-    """The table and its samples are the same list."""
+    """The table and its samples are the same list, and nothing is counted or timed by us."""
+    zeros = SAMPLES["response.usage that no upstream counted"][2]["usage"]
+    assert (zeros["input_tokens"], zeros["output_tokens"], zeros["total_tokens"]) == (0, 0, 0)
+    assert BASE["completed_at"] is None
     assert sorted(SAMPLES) == sorted(quirk.where for quirk in QUIRKS)
     assert all(all(field for field in quirk[:5]) for quirk in QUIRKS)
 

@@ -47,9 +47,26 @@ QUIRKS: tuple[Quirk, ...] = (
         openai="an object, or absent",
         open_responses="required, may be null",
         live="null until the end",
-        choice="null until the end, always counted in a reply that ended well (zeros if the "
-        "upstream did not count: clients of the Vercel AI SDK refuse a completed reply without)",
+        choice="null until the end",
         breaks=_breaks("openai"),
+    ),
+    Quirk(
+        where="response.usage that no upstream counted",
+        openai="an object, or absent",
+        open_responses="required, may be null",
+        live="always counted",
+        choice="zeros in a reply that ended well: the Vercel AI SDK refuses a completed reply "
+        "without counts",
+        breaks=_breaks(),
+    ),
+    Quirk(
+        where="response.completed_at",
+        openai="a number or null, or absent",
+        open_responses="required, may be null",
+        live="the time at which the reply ended",
+        choice="the upstream's word, else null: formats have no clock, and `created_at` would be "
+        "another time",
+        breaks=_breaks(),
     ),
     Quirk(
         where="response.usage.input_tokens_details.cache_write_tokens",
@@ -138,9 +155,8 @@ QUIRKS: tuple[Quirk, ...] = (
         openai="twenty words",
         open_responses="any string",
         live="more words: context_length_exceeded, insufficient_quota (Codex acts upon them)",
-        choice="an upstream of this format keeps its word; our own failures use OpenAI's twenty, "
-        "with our code in the message",
-        breaks=_breaks("openai"),
+        choice="OpenAI's twenty; any other word, an upstream's or ours, stands in the message",
+        breaks=_breaks(),
     ),
     Quirk(
         where="the event of a failure",

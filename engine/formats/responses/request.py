@@ -168,7 +168,9 @@ def _max_tokens(body: JSON) -> int | None:
     name = "max_output_tokens"
     limit = take(body, name, int)
     if limit is not None and limit < 1:
-        raise BadRequest(f"Invalid '{name}': expected at least 1.", param=name, code="invalid_value")
+        raise BadRequest(
+            f"Invalid '{name}': expected at least 1.", param=name, code="invalid_value"
+        )
     return limit
 
 

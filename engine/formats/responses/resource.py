@@ -148,11 +148,7 @@ def _kept(raw: Any) -> JSON:
 
 
 def error_object(error: ErrorInfo) -> JSON:
-    """The `error` of a failed Response."""
-    raw = error.raw if error.raw_format == NAME and isinstance(error.raw, dict) else {}
-    code, words = raw.get("code"), raw.get("message")
-    if isinstance(code, str) and isinstance(words, str):
-        return {"code": code, "message": words}
+    """The `error` of a failed Response. Another code than the schema's stands in the message."""
     message = error.message
     if error.code in ERROR_CODES:
         return {"code": error.code, "message": message}
