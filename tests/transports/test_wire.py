@@ -70,6 +70,29 @@ async def test_a_client_that_takes_nothing_is_stalled(pair: Pair) -> None:
     await theirs.aclose()
 
 
+async def test_patience_begins_with_the_last_byte_taken() -> None:
+    """A client that stops reading is given up one `patience` later, not nearly two."""
+    ours, theirs = await tcp_pair()
+    wire = SocketWire(ours)
+    stopped = 0.0
+
+    async def read_a_little() -> None:
+        nonlocal stopped
+        while trio.current_time() - started < 0.2:
+            await theirs.receive_some(2000)
+            await trio.sleep(0.02)
+        stopped = trio.current_time()
+
+    async with trio.open_nursery() as nursery:
+        started = trio.current_time()
+        nursery.start_soon(read_a_little)
+        with pytest.raises(Stalled):
+            await wire.write_all(b"x" * 10_000_000, 1)
+        assert 0.7 < trio.current_time() - stopped < 1.5
+    await wire.close()
+    await theirs.aclose()
+
+
 async def test_a_slow_client_is_not_stalled() -> None:
     """Bytes that leave the kernel's queue count, though the socket is long not yet writable."""
     ours, theirs = await tcp_pair()

@@ -45,6 +45,10 @@ class Wire(ABC):
     client: Address | None = None
     server: Address | None = None
 
+    _looks = 1
+    """How often per `patience` a waiting write is stopped to ask the queue: once where stopping
+    breaks the stream."""
+
     @abstractmethod
     async def read_some(self) -> bytes:
         """Return what has come; `b""` at the end, clean or not."""
@@ -56,11 +60,15 @@ class Wire(ABC):
     async def write_all(self, data: bytes, patience: float) -> None:
         """Write everything, shielded. Raises `Gone` or `Stalled`; part may be written then."""
         view = memoryview(data)
+        taken = trio.current_time()
         while view:
             queued = self._queued()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + patience) as scope:
+            deadline = min(taken + patience, trio.current_time() + patience / self._looks)
+            with trio.CancelScope(shield=True, deadline=deadline) as scope:
                 view = view[await self._write_some(view) :]
-            if scope.cancelled_caught and self._queued() >= queued:
+            if not scope.cancelled_caught or self._queued() < queued:
+                taken = trio.current_time()
+            elif trio.current_time() >= taken + patience:
                 raise Stalled
 
     def _queued(self) -> int:
@@ -86,6 +94,8 @@ class SocketWire(Wire):
     A kernel calls a socket writable only when a good part of its buffer is free, which may take a
     slow client longer than `patience`; so the queue itself is asked before a client is given up.
     """
+
+    _looks = 8
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
