@@ -258,6 +258,19 @@ async def test_client_leaves(stream: bool, steps: list[Step], autojump_clock: Mo
     assert outcome(world) == "client_gone"
 
 
+async def test_client_leaves_behind_the_last_event(autojump_clock: MockClock) -> None:
+    """A client that closes when it has read the last event, as Codex does, got everything: ok."""
+    world = World(m=Script(HELLO, 500.0))  # the upstream's body stays open for a while
+    async with world.call("POST", CHAT) as call:
+        call.send(msgspec.json.encode({"model": "m", "stream": True}))
+        await trio.sleep(0.01)
+        assert isinstance(events_of(call.body)[-1], Ended)
+        assert not call.ended
+        call.leave()
+        await trio.testing.wait_all_tasks_blocked()
+    assert outcome(world) == "ok"
+
+
 async def test_client_leaves_inside_its_body() -> None:
     """A client that leaves before its body is whole is recorded, without a status."""
     world = World()
@@ -399,7 +412,15 @@ async def test_what_the_client_cannot_hear_is_logged(autojump_clock: MockClock) 
     upstream = Script(
         line(
             *opening(),
-            PartDelta(0, 0, "x", extra={"toy": {"signature": "canary"}, "chat": {"ours": 1}}),
+            PartDelta(
+                0,
+                0,
+                "x",
+                extra={
+                    "toy": {"signature": "canary", "place": 3, "usage": {"x": "canary"}},
+                    "chat": {"ours": 1},
+                },
+            ),
             ItemStarted(1, "opaque", name="web_search_call"),
             Finished(0, "stop"),
             Ended(),
@@ -407,7 +428,7 @@ async def test_what_the_client_cannot_hear_is_logged(autojump_clock: MockClock) 
     )
     world = World(m=upstream)
     await ask(world, stream=True)
-    assert world.records[0].lost == ["signature", "web_search_call"]
+    assert world.records[0].lost == ["signature", "usage.x", "web_search_call"]
     assert b"canary" not in msgspec.json.encode(world.records)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -176,7 +176,6 @@ class Exchange:
         self._reply: Reply | None = None
         self._encoder: Encoder | None = None
         self._lost: set[str] = set()
-        self._last: Event | None = None
         """The event that ended the reply, once its words are written."""
 
     async def run(self, send: Send, stamp: Stamp) -> None:
@@ -192,8 +191,6 @@ class Exchange:
             if failure is not None:
                 self._record.outcome = reason_of(failure)
                 await self._fail(failure)
-            else:
-                await self._settle()
             await out.end()
             if stamp.undelivered:
                 self._record.outcome = "client_gone"
@@ -206,7 +203,7 @@ class Exchange:
         try:
             with self._app.engine.gate.admit() as scope:
                 await self._serve()
-            if scope.cancelled_caught and self._last is None:
+            if scope.cancelled_caught and self._record.outcome == "client_gone":
                 return Draining("the gateway is stopping", headers={"retry-after": "1"}).info()
         except NurslingError as error:
             self._note_bug(error.__cause__)
@@ -251,7 +248,7 @@ class Exchange:
             else:
                 self._note(batch)
                 await out.write(encoder.encode(batch))
-        self._last = batch[-1]
+        await self._settle(reply, batch[-1])
 
     async def _whole(self, request: Request, reply: Reply) -> None:
         with self._stamp.waiting():
@@ -264,7 +261,7 @@ class Exchange:
             raise reply.error or error_from(batch[-1].error)
         body = self._form.render_reply(reply.message, request, self._identity)
         await self._out.json(200, body, self._headers(reply))
-        self._last = batch[-1]
+        await self._settle(reply, batch[-1])
 
     def _headers(self, reply: Reply) -> dict[str, str]:
         """Choose what the answer says beside its content."""
@@ -300,23 +297,21 @@ class Exchange:
             self._lost.add(event.name[:MAX_NAME])
         if event.extra and len(self._lost) < MAX_LOST:
             foreign = (fields for name, fields in event.extra.items() if name != self._form.name)
-            self._lost.update(name[:MAX_NAME] for fields in foreign for name in fields)
+            self._lost.update(name[:MAX_NAME] for fields in foreign for name in names_in(fields))
 
-    async def _settle(self) -> None:
-        """Record the end that the client is told, good or bad, if the client is there to be told.
+    async def _settle(self, reply: Reply, last: Event) -> None:
+        """Record the end that the client was told, good or bad, if the client was there to be told.
 
         It may have left, or been cut, while the last words were written: a server shields its
         writes, and posts `http.disconnect` meanwhile. In the first checkpoint the watcher takes
-        that message and cancels us, in the second we notice. The formal end comes after: behind it
-        every server posts a disconnect, of a client that got everything.
+        that message and cancels us, in the second we notice. A client that leaves later has got
+        everything: many do as soon as they have read the last event.
         """
-        if self._reply is not None and self._reply.error is not None:
-            self._note_bug(self._reply.error.__cause__)
+        if reply.error is not None:
+            self._note_bug(reply.error.__cause__)
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
-        if self._last is not None:
-            failed = self._last if isinstance(self._last, Failed) else None
-            self._record.outcome = reason_of(failed.error) if failed else "ok"
+        self._record.outcome = reason_of(last.error) if isinstance(last, Failed) else "ok"
 
     def _note_bug(self, bug: BaseException | None) -> None:
         """Keep where a bug was, not its message: that may quote what people wrote."""
@@ -338,6 +333,15 @@ class Exchange:
         if record.first_token is not None:
             metrics.first_token.labels(record.route).observe(record.first_token)
         self._app.log(record)
+
+
+def names_in(fields: dict[str, Any]) -> Iterator[str]:
+    """Name what an extra holds, one level deep; numbers are places in the wire, and no words."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from (f"{name}.{inner}" for inner in value)
+        elif not isinstance(value, int):
+            yield name
 
 
 def grouped(names: list[str]) -> str:
