@@ -322,7 +322,7 @@ FAILURES: list[tuple[ErrorInfo, Json]] = [
     ),
     (
         ErrorInfo(message="context_length_exceeded", code="context_length_exceeded", status=400),
-        {"code": "invalid_prompt", "message": "context_length_exceeded"},
+        {"code": "context_length_exceeded", "message": "context_length_exceeded"},
     ),
     (
         ErrorInfo(message="m", raw={"code": "own", "message": "m"}, raw_format="chat"),
@@ -350,15 +350,15 @@ def test_a_failure_inside_a_stream(begun: list[Event], error: ErrorInfo, expecte
 UPSTREAMS_OWN: list[tuple[str, str, str]] = [
     ("server_error", "server_error", "m"),
     ("invalid_image", "invalid_image", "m"),
-    ("context_length_exceeded", "invalid_prompt", "m (context_length_exceeded)"),
-    ("insufficient_quota", "rate_limit_exceeded", "m (insufficient_quota)"),
+    ("context_length_exceeded", "context_length_exceeded", "m"),
+    ("insufficient_quota", "insufficient_quota", "m"),
     ("model_on_fire", "server_error", "m (model_on_fire)"),
 ]
 
 
 @pytest.mark.parametrize(("said", "code", "words"), UPSTREAMS_OWN)
 def test_an_upstream_of_this_format_keeps_its_word(said: str, code: str, words: str) -> None:
-    """A code beyond the schema leaves as one of the schema's, with its own word in the message."""
+    """Codes of the schema and of the live service stay; any other is told in the message."""
     raw = {"code": said, "message": "m"}
     info = error_object_to_info(raw, status=None, format_name="responses")
     data = stream([STARTED, *message(0)[:3], Failed(info)])
@@ -1024,7 +1024,7 @@ SAMPLES: dict[str, tuple[str, str, Any]] = {
         {
             **BASE,
             "status": "failed",
-            "error": {"code": "invalid_prompt", "message": "long (context_length_exceeded)"},
+            "error": {"code": "context_length_exceeded", "message": "long"},
         },
     ),
     "the event of a failure": (

@@ -36,7 +36,12 @@ class Allowance(NamedTuple):
     document: Document
     definition: str
     how: Literal[
-        "null for optional fields", "not required", "foreign types", "any object", "any of"
+        "null for optional fields",
+        "not required",
+        "foreign types",
+        "any object",
+        "any of",
+        "live codes",
     ]
     where: tuple[str, ...]
     reason: str
@@ -78,6 +83,13 @@ EXCEPTIONS: list[Allowance] = [
         "foreign types",
         ("properties", "type"),
         "the document has no way to stream a call of a custom tool, which a whole reply has",
+    ),
+    Allowance(
+        "openai",
+        "ResponseErrorCode",
+        "live codes",
+        ("enum",),
+        "the live service says two words more, and Codex acts upon them: it compacts its history",
     ),
     *(
         Allowance(
@@ -181,6 +193,8 @@ def _apply(allowance: Allowance, definitions: dict[str, Any]) -> None:
             parent["anyOf"] = parent.pop(last)
         case "any object":
             parent[last] = {}
+        case "live codes":
+            node += ["context_length_exceeded", "insufficient_quota"]
         case "foreign types" if last == "oneOf":
             types = [_branch_types(branch, definitions) for branch in node]
             described = sorted(set[str]().union(*(known for known in types if known)))

@@ -155,8 +155,9 @@ QUIRKS: tuple[Quirk, ...] = (
         openai="twenty words",
         open_responses="any string",
         live="more words: context_length_exceeded, insufficient_quota (Codex acts upon them)",
-        choice="OpenAI's twenty; any other word, an upstream's or ours, stands in the message",
-        breaks=_breaks(),
+        choice="OpenAI's twenty and these two, so that an agent can compact its history instead of "
+        "asking again; any other word, an upstream's or ours, stands in the message",
+        breaks=_breaks("openai"),
     ),
     Quirk(
         where="the event of a failure",

@@ -37,7 +37,10 @@ REASONS: dict[FinishReason, str] = {
 }
 """Why a reply is incomplete, in this format's words."""
 
-ERROR_CODES = frozenset(
+LIVE_CODES = frozenset({"context_length_exceeded", "insufficient_quota"})
+"""Codes that the schema lacks, the live service says, and Codex acts upon (`quirks.py`)."""
+
+ERROR_CODES = LIVE_CODES | frozenset(
     {
         "server_error",
         "rate_limit_exceeded",
