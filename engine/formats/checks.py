@@ -7,9 +7,11 @@ are those of OpenAI's service.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..errors import BadRequest
+from ..request import Content, Item, OpaqueItem, Text
 
 
 JSON = dict[str, Any]
@@ -117,3 +119,27 @@ def objects(values: list[Any], where: str) -> list[tuple[str, JSON]]:
 def join(where: str, key: str) -> str:
     """The path of a field."""
     return f"{where}.{key}" if where else key
+
+
+def read_content(
+    value: Any, path: str, read_part: Callable[[JSON, str, str], Content | None]
+) -> tuple[list[Content], list[Item]]:
+    """Read what a message consists of: a text, or parts by `read_part(part, type, path)`.
+
+    A part of a type that nobody knows stands behind its message as an opaque item, so that another
+    format names it, and does not lose it in silence.
+    """
+    if isinstance(value, str):
+        return [Text(value)], []
+    if not isinstance(value, list):
+        raise wrong("a string or an array", path)
+    content: list[Content] = []
+    foreign: list[Item] = []
+    for place, part in objects(value, path):
+        kind = need(part, "type", str, place)
+        read = read_part(part, kind, place)
+        if read is None:
+            foreign.append(OpaqueItem(kind, place))
+        else:
+            content.append(read)
+    return content, foreign

@@ -28,7 +28,18 @@ from ...request import (
     ToolCall,
     ToolResult,
 )
-from ..checks import JSON, join, missing, need, objects, take, take_detail, unknown, wrong
+from ..checks import (
+    JSON,
+    join,
+    missing,
+    need,
+    objects,
+    read_content,
+    take,
+    take_detail,
+    unknown,
+    wrong,
+)
 
 
 ROLES = "'system', 'developer', 'user', 'assistant', 'tool', 'function'"
@@ -174,24 +185,8 @@ def _content(message: JSON, where: str) -> tuple[list[Content], list[Item]]:
     path = join(where, "content")
     if "content" not in message:
         raise missing(path)
-    match message["content"]:
-        case None:
-            return [], []
-        case str(text):
-            return [Text(text)], []
-        case list(parts):
-            content: list[Content] = []
-            foreign: list[Item] = []
-            for place, part in objects(parts, path):
-                kind = need(part, "type", str, place)
-                read = _part(part, kind, place)
-                if read is None:
-                    foreign.append(OpaqueItem(kind, place))
-                else:
-                    content.append(read)
-            return content, foreign
-        case _:
-            raise wrong("a string or an array", path)
+    value = message["content"]
+    return ([], []) if value is None else read_content(value, path, _part)
 
 
 def _part(part: JSON, kind: str, where: str) -> Content | None:

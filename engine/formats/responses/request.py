@@ -45,6 +45,7 @@ from ..checks import (
     missing,
     need,
     objects,
+    read_content,
     take,
     take_detail,
     take_number,
@@ -357,30 +358,12 @@ def _texts(item: JSON, key: str, where: str) -> list[str]:
 
 
 def _content(item: JSON, key: str, where: str) -> tuple[list[Content], list[Item]]:
-    """Read the parts of a message or a tool result.
-
-    A part of a type that we do not know stands behind its message as an opaque item, so that
-    another format names it, and does not lose it in silence.
-    """
+    """Read the parts of a message or a tool result; see `read_content`."""
     path = join(where, key)
-    match item.get(key):
-        case None:
-            raise missing(path)
-        case str(text):
-            return [Text(text)], []
-        case list(parts):
-            content: list[Content] = []
-            foreign: list[Item] = []
-            for place, part in objects(parts, path):
-                kind = need(part, "type", str, place)
-                read = _part(part, kind, place)
-                if read is None:
-                    foreign.append(OpaqueItem(kind, place))
-                else:
-                    content.append(read)
-            return content, foreign
-        case _:
-            raise wrong("a string or an array", path)
+    value = item.get(key)
+    if value is None:
+        raise missing(path)
+    return read_content(value, path, _part)
 
 
 def _part(part: JSON, kind: str, where: str) -> Content | None:
