@@ -30,6 +30,7 @@ from nursling.engine.formats.base import Identity
 from nursling.engine.formats.openai_errors import error_object_to_info
 from nursling.engine.formats.responses import RESPONSES
 from nursling.engine.formats.responses.quirks import QUIRKS
+from nursling.engine.formats.responses.resource import error_object
 from nursling.engine.grammar import Grammar
 from nursling.engine.jsontext import dumps
 from nursling.engine.limits import DEFAULT_LIMITS
@@ -1063,3 +1064,9 @@ def test_a_disagreement_is_real(quirk: Any) -> None:
     if not defined("open-responses", other)(sample):
         broken.add("open-responses")
     assert broken == quirk.breaks
+
+
+def test_an_error_of_the_request_has_the_code_of_one() -> None:
+    """A code that the schema lacks, for a wrong request, leaves as `invalid_prompt`."""
+    error = ErrorInfo(message="no", code="odd", status=400)
+    assert error_object(error) == {"code": "invalid_prompt", "message": "no (odd)"}

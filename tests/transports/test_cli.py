@@ -255,6 +255,15 @@ BEGINNING = (
 )
 
 
+LISTENING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from nursling.transports.cli import main
+main()
+"""
+"""The command, deaf to nothing: a shell's background job, as CI may be, ignores SIGINT."""
+
+
 def test_ask_can_be_interrupted(tmp_path: Path) -> None:
     """Ctrl-C in the middle of an answer ends the command with 130 and no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as upstream:
@@ -264,7 +273,7 @@ def test_ask_can_be_interrupted(tmp_path: Path) -> None:
             f'[providers.up]\nbase_url = "http://127.0.0.1:{upstream.getsockname()[1]}/v1"\n'
             '[[models]]\nid = "m"\nprovider = "up"\n'
         )
-        command = [sys.executable, "-m", "nursling.transports", "ask", "--config", str(file)]
+        command = [sys.executable, "-c", LISTENING, "ask", "--config", str(file)]
         with subprocess.Popen(
             [*command, "m", "Hi"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
