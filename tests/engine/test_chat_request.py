@@ -35,6 +35,9 @@ from support.chat import USER, Json, ask, program
 from support.schemas import check
 
 
+NOTHING: list[Any] = [None, []]
+
+
 def render(request: Request, **call: Any) -> Rendered:
     fields: dict[str, Any] = {"model": "up", "stream": False, **call}
     return CHAT.render_request(request, Call(**fields))
@@ -301,7 +304,7 @@ MISTAKES: list[tuple[Json, str]] = [
     (message(role="user"), f"{M}.content"),
     (message(role="user", content=5), f"{M}.content"),
     *((message(role=role, content=nothing), f"{M}.content")
-      for role in ("user", "system", "developer") for nothing in (None, [])),
+      for role in ("user", "system", "developer") for nothing in NOTHING),
     (message(role="user", content=["x"]), f"{M}.content[0]"),
     (message(role="user", content="x", name=5), f"{M}.name"),
     (message(role="tool", content="x"), f"{M}.tool_call_id"),

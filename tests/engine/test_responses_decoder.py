@@ -586,11 +586,12 @@ def test_log_probabilities_and_citations_pass_one_gate() -> None:
     page = {"type": "url_citation", "url": "u", "title": None}
     file = {"type": "file_citation", "file_id": "f"}
     note = {"type": "response.output_text.annotation.added", **AT}
+    odd: list[Any] = [page, {"type": {}}, {"type": None}, 5, file]
     events = [
         added(message()),
         delta("output_text", "Hi", logprobs=[3, {"token": "Hi", "logprob": -1}], **AT),
         delta("output_text", "!", logprobs=["x"], **AT),
-        *({**note, "annotation": one} for one in (page, {"type": {}}, {"type": None}, 5, file)),
+        *({**note, "annotation": one} for one in odd),
     ]
     [item] = good([created(), *events, completed()]).items.values()
     [part] = item.parts.values()
