@@ -27,6 +27,7 @@ from .catalog import Catalog
 from .config import DEMO, Config, Provider
 from .formats import FORMATS
 from .gate import Gate
+from .keys import Keys
 from .upstream.client import HttpClient
 from .upstream.demo import DemoUpstream
 
@@ -39,6 +40,8 @@ class Engine:
     ) -> None:
         self.formats: Mapping[str, Format] = MappingProxyType(dict(FORMATS))
         """The wire formats, by name."""
+        self.keys = Keys(config.keys)
+        """Who may ask by HTTP. The embedding program itself needs no key."""
         self.gate = Gate(config.limits.max_streams)
         """Who is let in, and how everyone leaves."""
         self._client = client
@@ -75,6 +78,7 @@ class Engine:
         Requests at work keep the target that they have.
         """
         self._config, self._catalog = self._load(config)
+        self.keys.replace(config.keys)
 
     @asynccontextmanager
     async def stream(self, request: Request | Mapping[str, Any]) -> AsyncGenerator[Reply, None]:

@@ -42,12 +42,10 @@ async def run_gateway(
     """
     server = config.server
     stop, now = trio.Event(), trio.Event()
-    keys = Keys(config.keys)
     _warn(config)
     async with open_engine(config) as engine:
         app = create_app(
             engine,
-            keys=keys,
             cors_origins=server.cors_origins,
             hosts=() if is_loopback(server.host) else None,
         )
@@ -78,7 +76,7 @@ async def run_gateway(
                 nursery.cancel_scope.cancel()
             else:
                 if load is not None and config.path is not None:
-                    nursery.start_soon(_watch, Path(config.path), load, engine, keys, stop)
+                    nursery.start_soon(_watch, Path(config.path), load, engine, engine.keys, stop)
                 if on_listening is not None:
                     on_listening(urls)
         if failure is not None:

@@ -73,6 +73,7 @@ class ScriptedEngine:
         self.limits = limits
         self.scripts = models
         self.gate = Gate(limits.max_streams)
+        self.keys = OpenKeys()
         self.formats: Mapping[str, Format] = {
             "chat": PlainFormat(),
             "responses": PlainFormat("responses", "/responses"),

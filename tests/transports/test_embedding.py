@@ -20,6 +20,7 @@ from nursling.engine.events import Ended, PartDelta
 from nursling.engine.pipeline import Source
 from nursling.engine.request import Message, Request, Text
 from nursling.transports import Config, ConfigError, config_from_dict, open_engine
+from nursling.transports.http.app import create_app
 from nursling.transports.upstream.demo import DemoSource, DemoUpstream
 from support.fake_upstream import DONE, Stall, fake_upstream, stream, whole
 
@@ -269,3 +270,15 @@ def test_an_upstream_of_ones_own_is_one() -> None:
     """The demo's answer fulfils the pipeline's `Source`, as the type checker sees it."""
     source: Source = DemoSource(iter([]), "x", 0)
     assert source.status == 200
+
+
+async def test_an_app_of_the_engine_asks_for_its_keys() -> None:
+    """`create_app(engine)` lets in whom the engine's configuration lets in, also after a reload."""
+    with_key = DEMO | {"keys": [{"name": "a", "secret": "right"}]}
+    async with open_engine(config(with_key)) as engine:
+        client = create_app(engine).test_client()
+        assert (await client.get("/v1/models")).status_code == 401
+        headers = {"authorization": "Bearer right"}
+        assert (await client.get("/v1/models", headers=headers)).status_code == 200
+        engine.reload(config(DEMO | {"keys": [{"name": "b", "secret": "other"}]}))
+        assert (await client.get("/v1/models", headers=headers)).status_code == 401

@@ -109,20 +109,22 @@ def log_request(record: Record) -> None:
 def create_app(
     engine: Engine,
     *,
-    keys: Keys,
+    keys: Keys | None = None,
     cors_origins: Collection[str] = (),
     hosts: Collection[str] | None = None,
     log: Log = log_request,
     new_identity: Callable[[], Identity] = fresh_identity,
 ) -> Gateway:
-    """Make the ASGI app of an engine.
+    """Make the ASGI app of an engine. Any ASGI server may serve it.
 
+    `keys`: who may ask; the engine's own keys if not given.
     `hosts`: the names by which it may be asked beside the loopback's own, or None for any. Give a
     collection (perhaps empty) when it listens on loopback: it is the guard against DNS rebinding.
     `cors_origins`: web origins whose pages may use it; `"*"` for all.
     """
     app = Gateway("nursling.transports.http", static_folder=None)
-    app.engine, app.keys, app.log, app.new_identity = engine, keys, log, new_identity
+    app.engine, app.log, app.new_identity = engine, log, new_identity
+    app.keys = engine.keys if keys is None else keys
     app.metrics = Metrics()
     app.origins = Origins(cors_origins, hosts)
     # All three explicitly: Quart's defaults (60 s, 60 s, 16 MB) cut in silence.

@@ -73,6 +73,11 @@ class Engine(Protocol):
         """Who is let in, and how everyone leaves."""
         ...
 
+    @property
+    def keys(self) -> Keys:
+        """Who may ask."""
+        ...
+
     def resolve(self, model: str) -> Target:
         """Find where a model lives. Raises `ModelNotFound`."""
         ...
