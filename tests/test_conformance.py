@@ -18,6 +18,7 @@ from support.kinds import KINDS, Kind
 from support.scripted import Api
 
 
+@pytest.mark.fault(32, "V")
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("upstream", APIS, ids=lambda api: f"from-{api}")
 @pytest.mark.parametrize("client", APIS, ids=lambda api: f"to-{api}")

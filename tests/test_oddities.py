@@ -81,6 +81,7 @@ each_client = pytest.mark.parametrize("client", ["chat", "responses"], ids=lambd
 # The ones a gateway gets wrong most easily, by their number.
 
 
+@pytest.mark.fault(14, "V")
 @each_client
 @pytest.mark.parametrize("name", ["transformers/chat-stream", "llama-server/responses-stream"])
 def test_1_a_stream_without_done_ends_well(name: str, client: Api) -> None:
@@ -106,6 +107,7 @@ def test_2_an_empty_event_stream_is_an_error(case: str, client: Api) -> None:
     assert (error.status, error.code, error.fault) == (502, "upstream_truncated", "upstream")
 
 
+@pytest.mark.fault(14, "V")
 @each_client
 def test_3_done_without_a_finish_reason_is_a_cut_answer(client: Api) -> None:
     """An interrupted llama_cpp.server says `[DONE]`, but gave no reason: truncated."""
@@ -127,6 +129,7 @@ def test_4_a_server_that_falls_silent_has_not_ended() -> None:
     assert not [event for event in events if isinstance(event, Ended | Failed)]
 
 
+@pytest.mark.fault(14, "V")
 @each_client
 @pytest.mark.parametrize("server", ["transformers", "llama-server", "llama-cpp-python", "mlx-lm"])
 def test_5_a_killed_upstream_is_a_cut_answer(server: str, client: Api) -> None:
@@ -186,6 +189,7 @@ def test_9_the_second_choice_without_a_finish_reason(server: str) -> None:
     assert [said.finish for said in got.said] == [reasons[0], "stop"]
 
 
+@pytest.mark.fault(31, "V")
 @each_client
 def test_10_a_tool_call_cut_by_the_token_limit(client: Api) -> None:
     """Half a call arrives as what it is, and the finish says that it is not whole."""
@@ -344,6 +348,7 @@ def test_a_bare_uuid_as_id_is_kept() -> None:
     assert streamed("transformers/chat-stream", "chat").final["id"] == first["id"]
 
 
+@pytest.mark.fault(6, "V")
 @pytest.mark.parametrize(
     ("name", "status", "words"),
     [
@@ -441,6 +446,7 @@ def test_a_cut_that_is_called_completed(server: str, client: Api) -> None:
     assert streamed(f"{server}/responses-stream-length", client).said[0].finish == "stop"
 
 
+@pytest.mark.fault(7, "V")
 def test_a_stream_although_none_was_asked() -> None:
     """A stream that came when `stream` was absent is folded: the client gets a body."""
     one = recording("transformers/responses-stream-default")

@@ -15,6 +15,7 @@ from nursling.engine import jsontext
 DEEP = 100_000
 
 
+@pytest.mark.fault(23, "V")
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -38,6 +39,7 @@ def test_an_upstreams_json_is_read(text: bytes, value: Any) -> None:
     assert jsontext.loads(text) == value
 
 
+@pytest.mark.fault(28, "V")
 @pytest.mark.parametrize(
     "text",
     [
@@ -101,12 +103,15 @@ def test_what_is_written_is_read_back(value: Any) -> None:
     assert json.loads(text) == value
 
 
+@pytest.mark.fault(24, "V")
+@pytest.mark.fault(36, "V")
 def test_written_json_is_one_line_of_utf8_without_spaces() -> None:
     """What we write fits a line of an event stream, whatever is in it."""
     text = jsontext.dumps({"a": "x\ny\r\u2028\U0001f40e"})
     assert text == '{"a":"x\\ny\\r\u2028\U0001f40e"}'.encode()
 
 
+@pytest.mark.fault(23, "V")
 def test_lone_surrogates_are_replaced_on_the_way_out() -> None:
     """A string that Python holds and UTF-8 cannot say does not break the stream."""
     assert jsontext.dumps({"a\ud83d": ["\ude00", 1]}) == '{"a\ufffd":["\ufffd",1]}'.encode()
@@ -115,6 +120,7 @@ def test_lone_surrogates_are_replaced_on_the_way_out() -> None:
 # Requests.
 
 
+@pytest.mark.fault(28, "V")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -157,6 +163,7 @@ def test_depth_is_counted_in_levels_of_nesting(value: Any, depth: int) -> None:
     assert depth == 0 or jsontext.depth_exceeds(value, depth - 1)
 
 
+@pytest.mark.fault(28, "V")
 def test_depth_of_the_deepest_value_needs_no_recursion() -> None:
     """The measure does not fall into what it measures."""
     value: list[Any] = []
@@ -167,6 +174,7 @@ def test_depth_of_the_deepest_value_needs_no_recursion() -> None:
         value = value.pop()
 
 
+@pytest.mark.fault(28, "V")
 @pytest.mark.parametrize("escape", ["", "\\ud83d"])
 def test_an_upstreams_json_has_a_depth(escape: str) -> None:
     """What was read can be written: nesting past the limit is no value, by either parser."""
@@ -176,6 +184,7 @@ def test_an_upstreams_json_has_a_depth(escape: str) -> None:
         jsontext.loads(f"[{at_limit}]".encode())
 
 
+@pytest.mark.fault(28, "V")
 def test_a_requests_values_are_counted() -> None:
     """Many small values are refused before they are parsed; commas inside strings are none."""
     many = b"[" + b"[]," * 10 + b"1]"

@@ -105,6 +105,7 @@ BODIES = [
 ]
 
 
+@pytest.mark.fault(6, "V")
 @pytest.mark.parametrize(
     ("body", "status", "message"), BODIES, ids=[str(b[0])[:30] for b in BODIES]
 )
@@ -121,6 +122,7 @@ def test_status_of_a_redirect() -> None:
     assert read_error(302, {}, b"", "chat").status == 502
 
 
+@pytest.mark.fault(5, "V")
 def test_headers() -> None:
     """Of an upstream's headers those about waiting and rates reach the caller, and no others."""
     headers = {"retry-after": "3", "x-ratelimit-remaining-tokens": "0", "set-cookie": "a=b"}
@@ -128,6 +130,7 @@ def test_headers() -> None:
     assert info.headers == {"retry-after": "3", "x-ratelimit-remaining-tokens": "0"}
 
 
+@pytest.mark.fault(4, "V")
 def test_keys_are_not_echoed() -> None:
     """An upstream that quotes our key at us does not get it to the client."""
     body = json.dumps({"error": {"message": "Incorrect API key provided: sk-canary-123.", "k": 1}})
@@ -154,6 +157,8 @@ def test_members_of_its_own() -> None:
 REFUSED = [one for one in recordings() if one.status >= 400]
 
 
+@pytest.mark.fault(4, "V")
+@pytest.mark.fault(6, "V")
 @pytest.mark.parametrize("one", REFUSED, ids=[one.name for one in REFUSED])
 def test_recorded(one: Recording) -> None:
     """Every error recorded of a real server keeps its status and leaves in our shape."""

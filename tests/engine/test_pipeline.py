@@ -180,6 +180,7 @@ async def test_first_event_clock(autojump_clock: MockClock) -> None:
     assert upstream.closed_at == pytest.approx(120.0)
 
 
+@pytest.mark.fault(8, "S")
 async def test_first_event_clock_counts_the_head(autojump_clock: MockClock) -> None:
     """The wait for the head of the answer uses up the same patience."""
     upstream = Script(60.0, b"beat\n", 60.0, HELLO, before=[59.0])
@@ -187,6 +188,8 @@ async def test_first_event_clock_counts_the_head(autojump_clock: MockClock) -> N
     assert upstream.closed_at == pytest.approx(120.0)
 
 
+@pytest.mark.fault(10, "S")
+@pytest.mark.fault(12, "S")
 async def test_beats_do_not_renew_the_idle_clock(autojump_clock: MockClock) -> None:
     """A stalled generation kept alive by beats still ends at the idle clock (opencode#43519)."""
     beats = [step for _ in range(100) for step in (10.0, b"beat\n")]
@@ -197,6 +200,7 @@ async def test_beats_do_not_renew_the_idle_clock(autojump_clock: MockClock) -> N
     assert upstream.closed_at == pytest.approx(120.0)
 
 
+@pytest.mark.fault(11, "S")
 async def test_a_healthy_long_stream_is_not_cut(autojump_clock: MockClock) -> None:
     """Half an hour with news every 100 s passes: only two minutes without news cut."""
     steps = [step for _ in range(18) for step in (100.0, line(*words("x")))]
@@ -223,6 +227,7 @@ async def test_our_readers_slowness_does_not_count(autojump_clock: MockClock) ->
     assert reply.message.text == "x" * 50
 
 
+@pytest.mark.fault(12, "S")
 async def test_total_clock(autojump_clock: MockClock) -> None:
     """The total clock cuts even a lively stream, with its own error."""
     steps = [step for _ in range(100) for step in (1.0, line(*words("x")))]
@@ -251,6 +256,7 @@ async def test_whole_clock(autojump_clock: MockClock) -> None:
     assert upstream.closed_at == pytest.approx(120.0)
 
 
+@pytest.mark.fault(14, "S")
 async def test_grace_after_the_finish_reason(autojump_clock: MockClock) -> None:
     """Without a terminator a finished stream ends well after the grace, usage included."""
     usage = UsageReported(Usage(input_tokens=1))
@@ -308,6 +314,7 @@ async def test_a_body_without_end_does_not_hold_a_good_reply(
     assert upstream.closed_at <= 0.05
 
 
+@pytest.mark.fault(14, "S")
 async def test_eof_without_an_end_is_a_failure(autojump_clock: MockClock) -> None:
     """A stream that just stops never ends like a good one, and what came is delivered."""
     got = await read(Script(line(*opening(), *words("x"))))
@@ -321,6 +328,7 @@ async def test_a_failure_of_the_decoder_is_raised(autojump_clock: MockClock) -> 
     assert isinstance(await failure_of(Script(line(*opening()))), Truncated)
 
 
+@pytest.mark.fault(13, "S")
 async def test_a_broken_connection_is_a_failure(autojump_clock: MockClock) -> None:
     """A reset in mid-stream delivers what came, then fails."""
     got = await read(Script(line(*opening(), *words("x")), Truncated("reset")))
@@ -333,6 +341,7 @@ async def test_connect_failure(autojump_clock: MockClock) -> None:
     assert isinstance(await failure_of(Script(before=[ConnectFailed("refused")])), ConnectFailed)
 
 
+@pytest.mark.fault(5, "S")
 async def test_an_error_status(autojump_clock: MockClock) -> None:
     """An error answer becomes the upstream's own words, status and headers."""
     headers = {"retry-after": "7", "x-ratelimit-limit-requests": "9", "set-cookie": "no"}
@@ -423,6 +432,7 @@ async def test_too_large_at_the_very_end(autojump_clock: MockClock) -> None:
     assert [type(event) for event in got if isinstance(event, Ended | Failed)] == [Failed]
 
 
+@pytest.mark.fault(37, "S")
 async def test_a_bug_is_one_internal_error(autojump_clock: MockClock) -> None:
     """A bug in an upstream object is this reply's internal error, with the bug as its cause."""
     bug = KeyError("oops")
@@ -433,6 +443,7 @@ async def test_a_bug_is_one_internal_error(autojump_clock: MockClock) -> None:
     assert "oops" not in error.message
 
 
+@pytest.mark.fault(38, "S")
 async def test_a_group_becomes_one_error(autojump_clock: MockClock) -> None:
     """Of several errors at once the upstream's wins; the group stays as the context."""
     group = ExceptionGroup("two", [ValueError("ours"), Truncated("theirs")])
@@ -453,6 +464,7 @@ async def test_leaving_closes_the_upstream_at_once(autojump_clock: MockClock) ->
     assert upstream.open_now == 0
 
 
+@pytest.mark.fault(59, "S")
 async def test_the_bodys_exception_passes_unchanged(autojump_clock: MockClock) -> None:
     """An embedder's own exception comes out as the same object, in no group."""
     mine = RuntimeError("mine")
@@ -464,6 +476,7 @@ async def test_the_bodys_exception_passes_unchanged(autojump_clock: MockClock) -
     assert upstream.open_now == 0
 
 
+@pytest.mark.fault(59, "S")
 async def test_the_bodys_own_group_passes_unchanged(autojump_clock: MockClock) -> None:
     """An embedder's own exception group is not opened."""
     mine = ExceptionGroup("mine", [ValueError(), KeyError()])
@@ -473,6 +486,7 @@ async def test_the_bodys_own_group_passes_unchanged(autojump_clock: MockClock) -
     assert caught.value is mine
 
 
+@pytest.mark.fault(59, "S")
 async def test_an_outer_cancellation_passes(autojump_clock: MockClock) -> None:
     """An embedder's deadline ends the reply without an exception and without a group."""
     upstream = Script(math.inf)
@@ -483,6 +497,7 @@ async def test_an_outer_cancellation_passes(autojump_clock: MockClock) -> None:
     assert upstream.closed_at == pytest.approx(3.0)
 
 
+@pytest.mark.fault(60, "V")
 async def test_use_after_the_end_is_refused(autojump_clock: MockClock) -> None:
     """A reply is of no use outside its block, and says so."""
     async with open_reply(REQUEST, target(Script(math.inf))) as reply:
@@ -491,6 +506,7 @@ async def test_use_after_the_end_is_refused(autojump_clock: MockClock) -> None:
         await reply.receive()
 
 
+@pytest.mark.fault(60, "V")
 async def test_two_replies_of_one_target(autojump_clock: MockClock) -> None:
     """Replies that share a target are independent: one breaks, the other ends well."""
     good, bad = Script(HELLO), Script(line(*opening()), Truncated("cut"))
@@ -500,6 +516,7 @@ async def test_two_replies_of_one_target(autojump_clock: MockClock) -> None:
         assert isinstance((await events_of(one))[-1], Ended)
 
 
+@pytest.mark.fault(17, "S")
 async def test_backpressure_reaches_the_upstream(autojump_clock: MockClock) -> None:
     """Nobody reads the reply, so the upstream is read a few batches far and no further."""
     upstream = Script(

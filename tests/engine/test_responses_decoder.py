@@ -807,6 +807,8 @@ BROKEN: dict[str, list[Any]] = {
 }
 
 
+@pytest.mark.fault(30, "V")
+@pytest.mark.fault(31, "V")
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_contradiction_is_the_upstreams_error(name: str) -> None:
     """What cannot be meant is `upstream_protocol_error`, never a guess."""
@@ -818,6 +820,7 @@ def test_a_contradiction_is_the_upstreams_error(name: str) -> None:
     assert last.error.code == "upstream_protocol_error", last.error
 
 
+@pytest.mark.fault(14, "V")
 @pytest.mark.parametrize("tail", [b"", b"data: [DONE]\n\n", b'data: {"type": "resp'])
 def test_a_stream_without_its_terminal_event_was_cut(tail: bytes) -> None:
     """The end of the stream, or `[DONE]`, before the terminal event is `upstream_truncated`."""
@@ -826,6 +829,7 @@ def test_a_stream_without_its_terminal_event_was_cut(tail: bytes) -> None:
     assert last.error.code == "upstream_truncated"
 
 
+@pytest.mark.fault(16, "V")
 def test_done_after_the_end_is_nothing() -> None:
     """LiteLLM's `[DONE]` after the terminal event changes nothing."""
     events = [created(), done(message("Hi")), completed()]
@@ -863,6 +867,8 @@ def test_the_type_in_the_json_wins() -> None:
     assert wire(under(created(), progress, completed())) == [(-1, progress)]
 
 
+@pytest.mark.fault(36, "V")
+@pytest.mark.fault(29, "V")
 @pytest.mark.parametrize(
     "kind", ["response.x\n\ndata: {}\n\nevent: y", "x\ry", "a b", "\u00e4", "x" * 129, "x\x00"]
 )
@@ -1087,7 +1093,7 @@ def test_hosted_items_and_their_progress_are_kept_whole() -> None:
     events = read([created(), added(search), *odd, done(over), completed([over])])
     assert isinstance(events[-1], Ended)
     assert events[1] == ItemStarted(
-        0, "opaque", 0, "ws_1", "web_search_call", {"responses": {"item": search}}
+        0, "opaque", 0, "ws_1", "web_search_call", "", {"responses": {"item": search}}
     )
     assert wire(events) == [
         (0, {key: event[key] for key in event if key != "sequence_number"}) for event in odd
@@ -1097,6 +1103,7 @@ def test_hosted_items_and_their_progress_are_kept_whole() -> None:
     assert sum(isinstance(event, ItemStarted) for event in again) == 2
 
 
+@pytest.mark.fault(29, "V")
 def test_unknown_events_and_fields_are_kept() -> None:
     """What we do not know is kept: on the reply, on the event, on the part, on the item."""
     strange = {"type": "response.mood", "mood": "fine"}
@@ -1197,6 +1204,7 @@ def test_a_whole_reply_is_the_events_of_its_stream() -> None:
     assert decode(whole(output=output)) == streamed
 
 
+@pytest.mark.fault(7, "V")
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -1342,6 +1350,8 @@ EVENTS: st.SearchStrategy[Any] = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.fault(29, "V")
+@pytest.mark.fault(30, "V")
 @settings(deadline=None)  # a loaded machine is no failure
 @given(st.lists(EVENTS | ATOMS, max_size=8), st.booleans())
 def test_nonsense_never_crashes(events: list[Any], as_body: bool) -> None:

@@ -63,6 +63,10 @@ def words(events: list[Event]) -> list[str]:
     ]
 
 
+@pytest.mark.fault(7, "V")
+@pytest.mark.fault(14, "V")
+@pytest.mark.fault(16, "V")
+@pytest.mark.fault(25, "V")
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -110,6 +114,7 @@ def test_the_first_byte_decides_however_it_was_cut(body: bytes, expected: list[s
         assert words(read(body[:at], b"", body[at:])) == expected
 
 
+@pytest.mark.fault(23, "V")
 @given(
     st.lists(
         st.binary(max_size=12)
@@ -123,6 +128,7 @@ def test_any_bytes_end_with_one_end(chunks: list[bytes]) -> None:
     assert events == read(b"".join(chunks))
 
 
+@pytest.mark.fault(16, "V")
 def test_nothing_follows_the_end() -> None:
     """Bytes after the end, and a second close, are silence."""
     decoder = WireDecoder(Echo(), SMALL)
@@ -149,6 +155,7 @@ def test_finished_is_the_dialects_word_until_the_end() -> None:
     assert decoder.finished
 
 
+@pytest.mark.fault(14, "V")
 def test_the_dialect_says_how_a_stream_without_terminator_ends() -> None:
     """A clean end of the bytes is no end of the reply by itself."""
     dialect = Echo()

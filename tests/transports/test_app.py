@@ -134,6 +134,7 @@ async def test_body_over_the_limit_in_one_piece() -> None:
     assert (call.status, call.error["code"]) == (413, "request_too_large")
 
 
+@pytest.mark.fault(20, "S")
 async def test_body_that_stops(autojump_clock: MockClock) -> None:
     """A body without a byte for `body_timeout` is a 408; a slow one is read."""
     async with World(Limits(body_timeout=30)).call("POST", CHAT) as call:
@@ -181,6 +182,7 @@ async def test_keys_guard_the_api_and_not_the_probes() -> None:
     assert [record.key for record in world.records] == ["", "laptop"]
 
 
+@pytest.mark.fault(40, "S")
 async def test_draining_shows_and_refuses() -> None:
     """While draining /readyz is 503, /livez is 200, and new work is refused."""
     world = World()
@@ -379,6 +381,7 @@ def test_the_log_line() -> None:
     assert not {"usage", "first_token", "output_tokens", "bug"} & set(lines[0])
 
 
+@pytest.mark.fault(36, "V")
 def test_a_clients_word_in_a_log_is_one_line() -> None:
     """Control characters of a model's name are escaped, and it is bounded."""
     assert printable("gpt-5.4/é") == "gpt-5.4/é"
@@ -386,6 +389,7 @@ def test_a_clients_word_in_a_log_is_one_line() -> None:
     assert len(printable("x" * 5000)) == 256
 
 
+@pytest.mark.fault(36, "V")
 def test_header_values_are_safe() -> None:
     """Whatever text is made a header is one bounded line of ASCII."""
     assert safe_value("tools[2] (web_search)") == b"tools[2] (web_search)"

@@ -84,6 +84,7 @@ def test_serve_refuses_an_open_door() -> None:
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.fault(43, "R")
 def test_serve_says_that_the_port_is_busy() -> None:
     """A busy port is one line and exit code 2."""
     with socket.socket() as taken:
@@ -358,6 +359,7 @@ def test_serve_serves_and_drains() -> None:
         assert "Hello!" not in log
 
 
+@pytest.mark.fault(41, "R")
 def test_a_second_signal_ends_the_drain() -> None:
     """With a stream at work the first SIGINT drains, and the second ends it at once, with 0."""
     with serving() as (process, url, _):

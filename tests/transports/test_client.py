@@ -460,6 +460,7 @@ async def test_all_endpoints_of_a_provider_share_its_cap() -> None:
                 assert source.status == 200
 
 
+@pytest.mark.fault(36, "V")
 async def test_no_line_break_gets_into_a_head() -> None:
     """A header value that would be two headers is refused, whoever made it."""
     async with fake_upstream(whole({})) as server, HttpClient() as client:
@@ -510,6 +511,7 @@ async def test_a_cut_without_an_answer_is_a_truncation() -> None:
             await ask(upstream_at(client, "http://h.example"))
 
 
+@pytest.mark.fault(2, "S")
 async def test_a_connection_that_does_not_come(autojump_clock: trio.testing.MockClock) -> None:
     """Name lookup, TCP and TLS together have `connect_timeout`."""
 

@@ -174,6 +174,7 @@ async def test_an_exception_of_the_program_is_not_dressed_up() -> None:
     assert mine.open_now == 0
 
 
+@pytest.mark.fault(59, "S")
 async def test_an_exception_beside_the_engine_is_not_dressed_up() -> None:
     """What the program raises inside the engine's own block comes out as it is, too."""
     with pytest.raises(KeyError, match="mine"):
@@ -256,6 +257,7 @@ async def test_a_reload_is_atomic() -> None:
             engine.resolve("demo")
 
 
+@pytest.mark.fault(60, "V")
 async def test_two_engines_know_nothing_of_each_other() -> None:
     """Engines of one process share no state."""
     async with open_engine(config()) as one, open_engine(config({})) as two:

@@ -153,6 +153,7 @@ TORTURE = {
 }  # fmt: skip
 
 
+@pytest.mark.fault(47, "R")
 @pytest.mark.parametrize("name", TORTURE)
 async def test_torture(name: str) -> None:
     """Hostile input gets its answer, stamped and phrased, and hurts its own connection only."""
@@ -170,6 +171,7 @@ async def test_torture(name: str) -> None:
         assert await served.ok()
 
 
+@pytest.mark.fault(47, "R")
 async def test_stray_byte_later_kills_nothing() -> None:
     """The 426 comes at once, and bytes sent after it meet a closed door."""
     async with hosting() as (_, served):
@@ -335,6 +337,7 @@ async def test_expect_continue() -> None:
 # Clients that leave.
 
 
+@pytest.mark.fault(18, "R")
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("steps", [[FOREVER], [BEGUN, FOREVER]])
@@ -360,6 +363,7 @@ async def test_client_gone_releases_the_upstream(how: str, stream: bool, steps: 
         assert await served.ok()
 
 
+@pytest.mark.fault(17, "R")
 async def test_client_that_does_not_read_is_cut() -> None:
     """A client that takes nothing for `write_timeout` is cut, and its upstream released."""
     script = flood()
@@ -525,6 +529,7 @@ async def test_the_lifespan_of_an_app(answers: bool) -> None:
     assert seen == (["lifespan.startup", "lifespan.shutdown"] if answers else [])
 
 
+@pytest.mark.fault(21, "R")
 async def test_connections_are_capped() -> None:
     """Past `max_connections` one is told 503 at once; when one leaves there is room."""
     limits = Limits(max_connections=2, head_timeout=5, close_timeout=0.3)
@@ -585,6 +590,7 @@ async def test_stop_without_work_is_immediate() -> None:
             await served.connect()
 
 
+@pytest.mark.fault(40, "R")
 async def test_drain_lets_streams_end_well() -> None:
     """Streams at work run on; meanwhile /readyz says 503 and new work is refused."""
     script = Script(BEGUN, 0.3, line(Finished(0, "stop"), Ended()))
@@ -606,6 +612,7 @@ async def test_drain_lets_streams_end_well() -> None:
     assert "ok" in [record.outcome for record in world.records]
 
 
+@pytest.mark.fault(40, "R")
 async def test_drain_that_is_over_ends_streams_with_an_error() -> None:
     """At `drain_timeout` an open stream is told so, in its format, and ends."""
     async with hosting(m=Script(BEGUN, FOREVER)) as (_, served):
@@ -621,6 +628,8 @@ async def test_drain_that_is_over_ends_streams_with_an_error() -> None:
         await stream.aclose()
 
 
+@pytest.mark.fault(17, "R")
+@pytest.mark.fault(41, "R")
 async def test_stop_with_100_clients_that_do_not_read() -> None:
     """Stuck readers cannot hold the server: it is gone within the drain and a little."""
     limits = Limits(drain_timeout=0.5, close_timeout=0.3, write_timeout=60, heartbeat=0)
@@ -642,6 +651,7 @@ async def test_stop_with_100_clients_that_do_not_read() -> None:
     world.assert_clean()
 
 
+@pytest.mark.fault(41, "R")
 async def test_now_ends_at_once() -> None:
     """The second signal does not wait for the drain."""
     limits = Limits(drain_timeout=60, write_timeout=60, close_timeout=0.3, heartbeat=0)

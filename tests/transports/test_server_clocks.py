@@ -41,6 +41,7 @@ async def connected(
     world.assert_clean()
 
 
+@pytest.mark.fault(20, "S")
 async def test_head_timeout(autojump_clock: MockClock) -> None:
     """Five seconds for a head, drips or not."""
     async with connected(World()) as client:
@@ -71,6 +72,7 @@ async def test_no_clock_while_a_request_is_at_work(autojump_clock: MockClock) ->
         assert trio.current_time() == pytest.approx(100)
 
 
+@pytest.mark.fault(17, "S")
 async def test_write_timeout(autojump_clock: MockClock) -> None:
     """A client that takes nothing is cut after 30 s, and its upstream let go."""
     script = Script(line(*opening(), *words("x")), 3600.0)
@@ -109,6 +111,7 @@ async def test_a_client_that_is_stuck_at_the_formal_end(autojump_clock: MockCloc
         assert world.records[0].outcome == "client_gone"
 
 
+@pytest.mark.fault(17, "S")
 async def test_write_progress(autojump_clock: MockClock) -> None:
     """A client that takes a slice every 20 s gets the whole, however long it takes."""
     reply = line(*opening(), *words("x" * 100_000), Finished(0, "stop"), Ended())
@@ -235,6 +238,7 @@ async def test_turning_away_is_bounded(autojump_clock: MockClock) -> None:
     assert trio.current_time() == pytest.approx(1)
 
 
+@pytest.mark.fault(40, "S")
 async def test_a_draining_connection_is_closed_behind_its_answer(autojump_clock: MockClock) -> None:
     """While draining every answer is the last of its connection, and idle ones close at once."""
     world = World(m=Script(HELLO, before=[10.0]))
