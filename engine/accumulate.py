@@ -71,6 +71,7 @@ class FinishedItem(msgspec.Struct, kw_only=True):
     choice: int = 0
     id: str = ""
     name: str = ""
+    namespace: str = ""
     parts: dict[int, FinishedPart] = {}
     status: ItemStatus | None = None
     sealed: str | None = None
@@ -164,6 +165,7 @@ class Accumulator:
                         choice=event.choice,
                         id=event.id,
                         name=event.name,
+                        namespace=event.namespace,
                     )
                     items[event.item] = item
                     self._note(item.notes, event.extra)

@@ -55,7 +55,8 @@ class ItemStarted(msgspec.Struct, gc=False, tag_field="event", tag=True):
 
     `item` numbers the items of a reply in order of appearance, from 0, over all choices.
     `id` is what a client quotes back: the call's id for a tool call, else the item's own id
-    (empty if the wire has none). `name` is the tool's name, or the wire's type of an opaque item.
+    (empty if the wire has none). `name` is the tool's name, or the wire's type of an opaque item;
+    `namespace` is the one that the tool stands in, if any.
     """
 
     item: int
@@ -63,6 +64,7 @@ class ItemStarted(msgspec.Struct, gc=False, tag_field="event", tag=True):
     choice: int = 0
     id: str = ""
     name: str = ""
+    namespace: str = ""
     extra: Extra | None = None
 
 

@@ -75,6 +75,7 @@ class ToolCall(msgspec.Struct, tag_field="item", tag=True, kw_only=True):
     name: str
     arguments: str
     custom: bool = False
+    namespace: str = ""
 
 
 class ToolResult(msgspec.Struct, tag_field="item", tag=True, kw_only=True):
@@ -104,7 +105,8 @@ class OpaqueItem(msgspec.Struct, tag_field="item", tag=True):
 Item = Message | ToolCall | ToolResult | Reasoning | OpaqueItem
 
 
-# What the model may call.
+# What the model may call. Tools may stand in a namespace, in which their names are unique; Codex
+# groups the tools of each MCP server so. `""` is no namespace.
 
 
 class FunctionTool(msgspec.Struct, tag_field="tool", tag=True, kw_only=True):
@@ -114,6 +116,7 @@ class FunctionTool(msgspec.Struct, tag_field="tool", tag=True, kw_only=True):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    namespace: str = ""
 
 
 class CustomTool(msgspec.Struct, tag_field="tool", tag=True, kw_only=True):
@@ -122,6 +125,7 @@ class CustomTool(msgspec.Struct, tag_field="tool", tag=True, kw_only=True):
     name: str
     description: str | None = None
     grammar: dict[str, Any] | None = None
+    namespace: str = ""
 
 
 class OpaqueTool(msgspec.Struct, tag_field="tool", tag=True):
@@ -139,6 +143,7 @@ class NamedTool(msgspec.Struct, tag_field="choice", tag=True):
 
     kind: Literal["function", "custom"]
     name: str
+    namespace: str = ""
 
 
 class AllowedTools(msgspec.Struct, tag_field="choice", tag=True):
@@ -177,6 +182,8 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
     """The client's format; empty = made by a program, rendered from the fields alone."""
 
     tools: list[Tool] = []
+    namespaces: dict[str, str] = {}
+    """The namespaces of the tools, and what each is for."""
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
 

@@ -30,7 +30,7 @@ EXTRA = {"chat": {"x": [1, None, "y"]}}
 NEWS: list[tuple[Event, bool]] = [
     (Started("id", "model", 1, EXTRA), False),
     (ItemStarted(0, "message"), False),
-    (ItemStarted(0, "reasoning", 1, "id", "", EXTRA), False),
+    (ItemStarted(0, "reasoning", 1, "id", extra=EXTRA), False),
     (ItemStarted(0, "tool_call", 0, "call", "name"), True),
     (ItemStarted(0, "opaque", 0, "", "web_search_call"), True),
     (PartStarted(0, 0, "text"), False),

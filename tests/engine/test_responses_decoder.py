@@ -192,7 +192,7 @@ def test_the_full_lifecycle() -> None:
     assert events == [
         Started("resp_1", "up", 5, {"responses": {"response": {"instructions": "Be brief."}}}),
         ItemStarted(
-            0, "message", 0, "msg_1", "", {"responses": {"item": {"phase": "final_answer"}}}
+            0, "message", 0, "msg_1", extra={"responses": {"item": {"phase": "final_answer"}}}
         ),
         PartStarted(0, 0, "text"),
         PartDelta(0, 0, "Hi", [entry]),
@@ -1093,7 +1093,7 @@ def test_hosted_items_and_their_progress_are_kept_whole() -> None:
     events = read([created(), added(search), *odd, done(over), completed([over])])
     assert isinstance(events[-1], Ended)
     assert events[1] == ItemStarted(
-        0, "opaque", 0, "ws_1", "web_search_call", "", {"responses": {"item": search}}
+        0, "opaque", 0, "ws_1", "web_search_call", extra={"responses": {"item": search}}
     )
     assert wire(events) == [
         (0, {key: event[key] for key in event if key != "sequence_number"}) for event in odd

@@ -126,7 +126,7 @@ ITEMS: list[tuple[Any, list[Any]]] = [
     ),
     (
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "namespace": "n"},
-        [ToolCall(call_id="c", name="f", arguments="{}")],
+        [ToolCall(call_id="c", name="f", arguments="{}", namespace="n")],
     ),
     (
         {"type": "custom_tool_call", "call_id": "c", "name": "f", "input": "x = 1"},
@@ -309,13 +309,27 @@ def test_tools() -> None:
             {"type": "custom", "name": "c", "description": "d", "format": {"type": "text"}},
             {"type": "web_search"},
             {"type": "namespace", "name": "n", "tools": []},
+            {
+                "type": "namespace",
+                "name": "n",
+                "description": "About n.",
+                "tools": [
+                    {"type": "function", "name": "f", "strict": False},
+                    {"type": "custom", "name": "c"},
+                    {"type": "web_search"},
+                ],
+            },
         ]
     )
+    assert request.namespaces == {"n": "About n."}
     assert request.tools == [
         FunctionTool(name="f", parameters={"type": "object"}, strict=True),
         CustomTool(name="c", description="d", grammar={"type": "text"}),
         OpaqueTool("web_search", "tools[2]"),
         OpaqueTool("namespace", "tools[3]"),
+        FunctionTool(name="f", strict=False, namespace="n"),
+        CustomTool(name="c", namespace="n"),
+        OpaqueTool("web_search", "tools[4].tools[2]"),
     ]
 
 
@@ -790,7 +804,7 @@ def test_nested_members_that_only_this_format_knows_are_named() -> None:
         input=[
             {"role": "user", "content": "x", "cache": {}},
             {"role": "assistant", "id": "msg_1", "phase": "final_answer", "content": [cited]},
-            {**call, "namespace": "n"},
+            {**call, "namespace": "n", "caller": {"type": "direct"}},
             {
                 "type": "function_call_output",
                 "call_id": "c",
@@ -803,16 +817,25 @@ def test_nested_members_that_only_this_format_knows_are_named() -> None:
         tools=[
             {"type": "function", "name": "f", "defer_loading": True, "strict": None},
             {"type": "web_search", "filters": {"x": 1}},
+            {
+                "type": "namespace",
+                "name": "n",
+                "description": "d",
+                "tools": [{"type": "function", "name": "f", "output_schema": {"x": 1}}],
+                "icon": "i",
+            },
         ],
         text={"format": {"type": "json_schema", "name": "n", "schema": {}, "z": 1}},
     )
     assert request.leftover == [
         "input[1].phase",
         "input[1].content[0].annotations",
-        "input[2].namespace",
+        "input[2].caller",
         "input[3].output[0].y",
         "input[4].id",
         "tools[0].defer_loading",
+        "tools[2].icon",
+        "tools[2].tools[0].output_schema",
         "text.format.z",
     ]
     assert parse(input=[{"role": "user", "content": "", "x": 1}] * 70).leftover[-1] == "input[63].x"

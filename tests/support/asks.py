@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .kinds import custom_tool, function_tool
+from .kinds import ROME, custom_tool, function_tool, namespace_tool
 from .scripted import Json
 
 
@@ -51,17 +51,21 @@ SCHEMA: Json = {
     "required": ["name"],
     "additionalProperties": False,
 }
-CALL_CHAT: Json = {
-    "role": "assistant",
-    "content": None,
-    "tool_calls": [
-        {
-            "id": "call_1",
-            "type": "function",
-            "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'},
-        }
-    ],
-}
+
+
+def _called(name: str) -> Json:
+    function = {"name": name, "arguments": '{"city":"Paris"}'}
+    call = {"id": "call_1", "type": "function", "function": function}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+def _function(name: str, description: str) -> Json:
+    tool = function_tool("chat", name)
+    tool["function"]["description"] = description
+    return tool
+
+
+CALL_CHAT: Json = _called("get_weather")
 CALL_RESPONSES: Json = {
     "type": "function_call",
     "call_id": "call_1",
@@ -398,6 +402,35 @@ ASKS: tuple[Ask, ...] = (
         None,
         {"input": [{"type": "item_reference", "id": "msg_1"}, ASK_RESPONSES]},
         refused_in_chat="input[0]",
+    ),
+    Ask(
+        "tools in a namespace",
+        None,
+        {
+            "input": [
+                {**CALL_RESPONSES, "namespace": ROME.namespace},
+                {"type": "function_call_output", "call_id": "call_1", "output": "Sunny."},
+                ASK_RESPONSES,
+            ],
+            "tools": [namespace_tool(ROME), WEATHER_RESPONSES],
+            "tool_choice": {"type": "function", "name": "mcp__weather__get_weather"},
+        },
+        in_chat={
+            "messages": [
+                _called("mcp__weather__get_weather"),
+                {"role": "tool", "tool_call_id": "call_1", "content": "Sunny."},
+                ASK_CHAT,
+            ],
+            "tools": [
+                _function(
+                    "mcp__weather__get_weather",
+                    "The tools of mcp__weather: Tools in the mcp__weather namespace.\n\n"
+                    "The weather now.",
+                ),
+                WEATHER_CHAT,
+            ],
+            "tool_choice": {"type": "function", "function": {"name": "mcp__weather__get_weather"}},
+        },
     ),
     Ask(
         "what today's agents send",

@@ -22,6 +22,7 @@ class Call:
     name: str
     text: str
     custom: bool = False
+    namespace: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,16 @@ def custom_tool(api: Api, name: str) -> Json:
     return {"type": "custom", **custom}
 
 
+def namespace_tool(call: Call) -> Json:
+    """The tools of an MCP server, as Codex sends them."""
+    return {
+        "type": "namespace",
+        "name": call.namespace,
+        "description": f"Tools in the {call.namespace} namespace.",
+        "tools": [function_tool("responses", call.name)],
+    }
+
+
 def _both(make: Callable[[Api], Json]) -> dict[Api, Json]:
     return {"chat": make("chat"), "responses": make("responses")}
 
@@ -158,6 +169,7 @@ UNICODE = (
 )
 TOKYO = Call("call_tokyo", "get_weather", '{"city": "Tokyo"}')
 PARIS = Call("call_paris", "get_weather", '{"city": "Paris \U0001f5fc"}')
+ROME = Call("call_rome", "get_weather", '{"city": "Rome"}', namespace="mcp__weather")
 SCRIPT = Call("call_script", "run", 'print("hi")\n\U0001f40e\\', custom=True)
 CITATION = {
     "type": "url_citation",
@@ -368,6 +380,18 @@ KINDS: tuple[Kind, ...] = (
             ),
             finish="tool_calls",
         ),
+    ),
+    Kind(
+        "call of a tool in a namespace",
+        None,
+        ResponsesReply((_function_item(ROME, namespace=ROME.namespace),)),
+        Said(calls=(ROME,), finish="tool_calls"),
+        asks={"responses": {"tools": [namespace_tool(ROME)]}},
+        wrapped=ChatReply(
+            ({"tool_calls": [_function_call(replace(ROME, name="mcp__weather__get_weather"))]},),
+            finish="tool_calls",
+        ),
+        not_asked=frozenset({"chat"}),
     ),
     Kind(
         "usage with details",

@@ -159,7 +159,14 @@ def responses_said(response: Json) -> Said:
                 if item.get("encrypted_content"):
                     sealed.append(item["encrypted_content"])
             case "function_call":
-                calls.append(Call(item["call_id"], item["name"], item["arguments"]))
+                calls.append(
+                    Call(
+                        item["call_id"],
+                        item["name"],
+                        item["arguments"],
+                        namespace=item.get("namespace") or "",
+                    )
+                )
             case "custom_tool_call":
                 calls.append(Call(item["call_id"], item["name"], item["input"], custom=True))
             case _:

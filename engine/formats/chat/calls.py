@@ -27,6 +27,7 @@ from typing import Any
 from ... import jsontext
 from ...errors import RemoteProtocolError
 from ...events import Event, ItemStarted, PartDelta, PartStarted
+from .names import Names
 from .unwrap import Unwrapper
 from .words import tagged, without_nulls
 
@@ -105,13 +106,13 @@ class Calls:
     def __init__(
         self,
         choice: int,
-        wrapped: frozenset[str],
+        names: Names,
         next_item: Callable[[], int],
         make_id: Callable[[int], str],
         hold: Callable[[int], None],
     ) -> None:
         self._choice = choice
-        self._wrapped = wrapped
+        self._names = names
         self._next_item = next_item
         self._make_id = make_id
         self._hold = hold
@@ -245,16 +246,18 @@ class Calls:
         if not call_id or call_id in self._ids:
             call_id = self._make_id(call.item)
         self._ids.add(call_id)
-        if not call.custom and call.name in self._wrapped:
+        if not call.custom and call.name in self._names.wrapped:
             call.custom, call.unwrapper = True, Unwrapper()
         extra = tagged({"index": self._choice, "call": call.patch}) if call.patch else None
+        namespace, name = self._names.meant(call.name)
         out.append(
             ItemStarted(
                 call.item,
                 "tool_call",
                 self._choice,
                 call_id,
-                call.name,
+                name,
+                namespace,
                 extra,
             )
         )

@@ -40,7 +40,7 @@ from ...events import (
     Started,
     UsageReported,
 )
-from ...request import CustomTool, Request
+from ...request import Request
 from ..openai_errors import error_object_to_info
 from ..shapes import read_logprobs
 from ..wire import DONE, parse_frame
@@ -54,6 +54,7 @@ from .delta import (
     patch_of_delta,
     thought_of,
 )
+from .names import Names
 from .words import (
     FINISH,
     NAME,
@@ -105,11 +106,7 @@ class ChatDialect:
     def __init__(self, request: Request) -> None:
         self._expected = request.n
         self._obfuscation = bool(request.include_obfuscation)
-        self._wrapped = frozenset(
-            tool.name
-            for tool in request.tools
-            if isinstance(tool, CustomTool) and request.format != NAME
-        )
+        self._names = Names(request)
         self._choices: dict[int, _Choice] = {}
         self._unfinished = 0
         self.held = 0
@@ -286,7 +283,7 @@ class ChatDialect:
             if index >= max(self._expected, MAX_CHOICES):
                 raise RemoteProtocolError(f"the upstream answers with a choice number {index}")
             self._unfinished += 1
-            calls = Calls(index, self._wrapped, self._next_item, self._make_id, self._hold)
+            calls = Calls(index, self._names, self._next_item, self._make_id, self._hold)
             choice = self._choices[index] = _Choice(index, calls)
         return choice
 
@@ -404,7 +401,7 @@ class ChatDialect:
         choice.thoughts = {}
         extra = tagged({"continued": True}) if choice.reasoned else None
         choice.reasoned = True
-        out.append(ItemStarted(choice.reasoning, "reasoning", choice.index, own_id, "", extra))
+        out.append(ItemStarted(choice.reasoning, "reasoning", choice.index, own_id, extra=extra))
 
     def _stop_thinking(self, choice: _Choice, out: list[Event]) -> None:
         if choice.reasoning >= 0:

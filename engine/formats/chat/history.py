@@ -30,6 +30,7 @@ from ...request import (
     ToolCall,
     ToolResult,
 )
+from .names import Names
 from .unwrap import wrap_input
 from .words import GAP, write_call, write_sealed
 
@@ -66,7 +67,8 @@ class _Turn:
 class History:
     """The conversation as it is being written. `dropped` are the names of what is left out."""
 
-    def __init__(self, *, wrap: bool) -> None:
+    def __init__(self, names: Names, *, wrap: bool) -> None:
+        self._names = names
         self._wrap = wrap
         self.dropped: dict[str, None] = {}  # a set that keeps its order
         self._turns: list[_Turn] = []
@@ -150,7 +152,8 @@ class History:
         custom, text = item.custom, item.arguments
         if custom and self._wrap:
             custom, text = False, wrap_input(text)
-        call = write_call(item.call_id, item.name, text, custom=custom)
+        name = self._names.of(item.namespace, item.name)
+        call = write_call(item.call_id, name, text, custom=custom)
         turn.message.setdefault("tool_calls", []).append(call)
         self._of_call[item.call_id] = turn
 

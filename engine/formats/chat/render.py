@@ -16,6 +16,8 @@ Decided here:
 * Custom tools are wrapped as functions (`unwrap.py`) for a client of another format; a chat
   client's own are sent as they are. A custom tool and a function of one name are refused then:
   nobody could tell whose call is whose.
+* A namespace of tools is written into their names (`names.py`), and what it is for in front of the
+  description of the first of them that is offered.
 * `parallel_tool_calls` goes with tools only; OpenAI refuses it alone.
 * Usage of a stream is always asked for, unless the provider's switch says that it refuses
   `stream_options.include_usage`.
@@ -23,7 +25,10 @@ Decided here:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
+
+from msgspec import structs
 
 from ...errors import BadRequest
 from ...request import (
@@ -40,6 +45,7 @@ from ...request import (
 )
 from ..base import Call, Rendered
 from .history import History
+from .names import Names
 from .unwrap import wrap_tool
 from .words import NAME
 
@@ -102,12 +108,13 @@ def _translate(request: Request, call: Call, dropped: list[str]) -> dict[str, An
             param="previous_response_id",
         )
     wrap = request.format != NAME
-    history = History(wrap=wrap)
+    names = Names(request)
+    history = History(names, wrap=wrap)
     body: dict[str, Any] = {"model": call.model, "messages": history.write(request.items)}
     dropped += [*history.dropped, *request.leftover]
     body["stream"] = call.stream
     _settings(request, body, dropped)
-    _tools(request, body, dropped, wrap=wrap)
+    _tools(request, names, body, dropped, wrap=wrap)
     _leftover(request, body, dropped)
     if not body["messages"]:  # behind the refusals: a stored prompt comes without any input
         raise BadRequest("the conversation is empty", param="input")
@@ -159,17 +166,19 @@ def response_format(output: OutputFormat) -> dict[str, Any]:
 # Tools.
 
 
-def _tools(request: Request, body: dict[str, Any], dropped: list[str], *, wrap: bool) -> None:
+def _tools(
+    request: Request, names: Names, body: dict[str, Any], dropped: list[str], *, wrap: bool
+) -> None:
     choice = request.tool_choice
     offered = request.tools
     if wrap:
         _refuse_twins(offered)
     if isinstance(choice, AllowedTools):
-        allowed = {(tool.kind, tool.name) for tool in choice.tools}
-        offered = [tool for tool in offered if _kind_and_name(tool) in allowed]
+        allowed = {(tool.kind, names.chosen(tool)) for tool in choice.tools}
+        offered = [tool for tool in offered if _kind_and_name(tool, names) in allowed]
         choice = choice.mode
     tools: list[dict[str, Any]] = []
-    for tool in offered:
+    for tool in _flat(offered, names, dict(request.namespaces)):
         match tool:
             case FunctionTool():
                 tools.append({"type": "function", "function": _function(tool)})
@@ -182,29 +191,43 @@ def _tools(request: Request, body: dict[str, Any], dropped: list[str], *, wrap: 
     if tools:
         body["tools"] = tools
         body |= _said(
-            tool_choice=None if choice is None else _choice(choice, wrap=wrap),
+            tool_choice=None if choice is None else _choice(choice, names, wrap=wrap),
             parallel_tool_calls=request.parallel_tool_calls,
         )
     elif choice not in (None, "auto", "none"):
         raise BadRequest("there is no tool that could be chosen", param="tool_choice")
 
 
-def _refuse_twins(tools: list[Tool]) -> None:
-    functions = {tool.name for tool in tools if isinstance(tool, FunctionTool)}
+def _flat(tools: list[Tool], names: Names, namespaces: dict[str, str]) -> Iterator[Tool]:
+    """Take the tools out of their namespaces. What one is for goes with its first tool."""
     for tool in tools:
-        if isinstance(tool, CustomTool) and tool.name in functions:
+        if isinstance(tool, OpaqueTool) or not tool.namespace:
+            yield tool
+            continue
+        told = [tool.description] if tool.description else []
+        if about := namespaces.pop(tool.namespace, ""):
+            told.insert(0, f"The tools of {tool.namespace}: {about}")
+        name = names.of(tool.namespace, tool.name)
+        description = "\n\n".join(told) or None
+        yield structs.replace(tool, name=name, description=description, namespace="")
+
+
+def _refuse_twins(tools: list[Tool]) -> None:
+    functions = {(tool.namespace, tool.name) for tool in tools if isinstance(tool, FunctionTool)}
+    for tool in tools:
+        if isinstance(tool, CustomTool) and (tool.namespace, tool.name) in functions:
             raise BadRequest(
                 f"the upstream knows functions only: it cannot have two tools named {tool.name!r}",
                 param="tools",
             )
 
 
-def _kind_and_name(tool: FunctionTool | CustomTool | OpaqueTool) -> tuple[str, str]:
+def _kind_and_name(tool: Tool, names: Names) -> tuple[str, str]:
     match tool:
         case FunctionTool():
-            return "function", tool.name
+            return "function", names.of(tool.namespace, tool.name)
         case CustomTool():
-            return "custom", tool.name
+            return "custom", names.of(tool.namespace, tool.name)
         case _:
             return tool.type, ""
 
@@ -223,11 +246,11 @@ def _custom(tool: CustomTool) -> dict[str, Any]:
     return {"type": "custom", "custom": {"name": tool.name, **said}}
 
 
-def _choice(choice: ToolChoice, *, wrap: bool) -> Any:
+def _choice(choice: ToolChoice, names: Names, *, wrap: bool) -> Any:
     if not isinstance(choice, NamedTool):
         return choice
     kind = "function" if wrap else choice.kind
-    return {"type": kind, kind: {"name": choice.name}}
+    return {"type": kind, kind: {"name": names.chosen(choice)}}
 
 
 # The rest.

@@ -134,11 +134,12 @@ class Board:
         if own:
             self._ids[own] = item
             self._quoted.update((own, item.id))
-        quoted, name = item.id, ""
+        quoted, name, namespace = item.id, "", ""
         if item.kind == "tool_call":
             self.called = True
             quoted = text_of(raw, "call_id") or item.id or f"call_{self.reply_id}_{item.number}"
             name = text_of(raw, "name")
+            namespace = text_of(raw, "namespace")
             if not name:
                 raise RemoteProtocolError("a tool call of the upstream has no name")
         elif item.kind == "opaque":
@@ -147,7 +148,8 @@ class Board:
         fields = {"item": item.said}
         if event:
             fields["event"] = event
-        out.append(ItemStarted(item.number, item.kind, 0, quoted, name, {NAME: fields}))
+        extra = {NAME: fields}
+        out.append(ItemStarted(item.number, item.kind, 0, quoted, name, namespace, extra))
         if item.kind == "tool_call":  # its one part tells a function from a custom tool
             item.part(CALLS[item.type], 0, out)
         return item

@@ -228,6 +228,7 @@ class ResponsesEncoder:
             kind=event.kind,
             id=event.id,
             name=event.name,
+            namespace=event.namespace,
             notes=[event.extra] if event.extra else [],
         )
         if kind is not None:

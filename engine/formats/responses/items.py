@@ -61,7 +61,8 @@ KNOWN_ITEM: dict[ItemKind, frozenset[str]] = {
     "tool_call": frozenset({"type", "status", "call_id", "name", "arguments", "input"}),
     "opaque": frozenset(),
 }
-"""The fields of an item that the normal form has; an opaque item is kept whole."""
+"""The fields of an item that the normal form has; an opaque item is kept whole. The `namespace`
+of a call is kept too: its start has it, and a server may tell it at the end only."""
 
 KNOWN_PART = frozenset({"type", "text", "refusal", "annotations", "logprobs"})
 STATUSES: dict[Any, ItemStatus] = {"incomplete": "incomplete", "failed": "failed"}

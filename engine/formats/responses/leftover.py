@@ -25,8 +25,8 @@ OWN = frozenset({"type", "id", "status"})
 
 ITEMS: dict[str, frozenset[str]] = {
     "message": OWN | {"role", "content"},
-    "function_call": OWN | {"call_id", "name", "arguments"},
-    "custom_tool_call": OWN | {"call_id", "name", "input"},
+    "function_call": OWN | {"call_id", "name", "arguments", "namespace"},
+    "custom_tool_call": OWN | {"call_id", "name", "input", "namespace"},
     "function_call_output": OWN | {"call_id", "output"},
     "custom_tool_call_output": OWN | {"call_id", "output"},
     "reasoning": OWN | {"summary", "content", "encrypted_content"},
@@ -55,6 +55,7 @@ PARTS: dict[str, frozenset[str]] = {
 TOOLS: dict[str, frozenset[str]] = {
     "function": frozenset({"type", "name", "description", "parameters", "strict"}),
     "custom": frozenset({"type", "name", "description", "format"}),
+    "namespace": frozenset({"type", "name", "description", "tools"}),
 }
 """Type of a tool -> the members that have a place."""
 
@@ -75,7 +76,7 @@ def _places(body: JSON) -> Iterator[str]:
     for number, item in enumerate(given if isinstance(given, list) else ()):
         yield from _of_item(item, f"input[{number}]")
     for number, tool in enumerate(body.get("tools") or ()):
-        yield from _beyond(tool, TOOLS.get(tool["type"]), f"tools[{number}]")
+        yield from _of_tool(tool, f"tools[{number}]")
     form = (body.get("text") or {}).get("format") or {}
     if form.get("type") == "json_schema":
         yield from _beyond(form, SCHEMA, "text.format")
@@ -92,6 +93,13 @@ def _of_item(item: JSON, where: str) -> Iterator[str]:
     for number, part in enumerate(parts if isinstance(parts, list) else ()):
         place = f"{where}.{LISTS[kind]}[{number}]"
         yield from _beyond(part, PARTS.get(part["type"]), place)
+
+
+def _of_tool(tool: JSON, where: str) -> Iterator[str]:
+    yield from _beyond(tool, TOOLS.get(tool["type"]), where)
+    if tool["type"] == "namespace":
+        for number, member in enumerate(tool.get("tools") or ()):
+            yield from _beyond(member, TOOLS.get(member["type"]), f"{where}.tools[{number}]")
 
 
 def _beyond(value: JSON, known: frozenset[str] | None, where: str) -> Iterator[str]:

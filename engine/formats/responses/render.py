@@ -40,6 +40,7 @@ from ...request import (
     Message,
     NamedTool,
     OpaqueChoice,
+    OpaqueTool,
     OutputFormat,
     Reasoning,
     Refusal,
@@ -107,6 +108,7 @@ def _input(items: list[Item], dropped: list[str]) -> list[JSON]:
                     {
                         "type": "custom_tool_call",
                         "call_id": item.call_id,
+                        **_namespace(item.namespace),
                         "name": item.name,
                         "input": item.arguments,
                     }
@@ -116,6 +118,7 @@ def _input(items: list[Item], dropped: list[str]) -> list[JSON]:
                     {
                         "type": "function_call",
                         "call_id": item.call_id,
+                        **_namespace(item.namespace),
                         "name": item.name,
                         "arguments": item.arguments,
                     }
@@ -178,6 +181,10 @@ def _said(**fields: Any) -> JSON:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _namespace(name: str) -> JSON:
+    return {"namespace": name} if name else {}
+
+
 # What else was asked.
 
 
@@ -236,19 +243,35 @@ def text_format(output: OutputFormat) -> JSON:
 
 
 def _tools(request: Request, body: JSON, dropped: list[str]) -> None:
-    tools: list[JSON] = []
+    tools: list[tuple[Tool, JSON]] = []
     for tool in request.tools:
-        if isinstance(tool, FunctionTool | CustomTool):
-            tools.append(tool_form(tool))
-        else:
+        if isinstance(tool, OpaqueTool):
             dropped.append(f"{tool.where} ({tool.type})")
+        else:
+            tools.append((tool, tool_form(tool)))
     if tools:
-        body["tools"] = tools
+        body["tools"] = grouped(tools, request.namespaces)
     if isinstance(request.tool_choice, OpaqueChoice):
         kind = request.tool_choice.type
         raise BadRequest(f"the upstream cannot be told to use {kind}", param="tool_choice")
     if request.tool_choice is not None:
         body["tool_choice"] = choice_form(request.tool_choice)
+
+
+def grouped(tools: list[tuple[Tool, JSON]], namespaces: dict[str, str]) -> list[JSON]:
+    """Put tools that are written into their namespaces, each where its first tool stands."""
+    written: list[JSON] = []
+    groups: dict[str, list[JSON]] = {}
+    for tool, form in tools:
+        namespace = "" if isinstance(tool, OpaqueTool) else tool.namespace
+        if namespace and namespace not in groups:
+            about = namespaces.get(namespace) or f"Tools in the {namespace} namespace."
+            group = groups[namespace] = []
+            written.append(
+                {"type": "namespace", "name": namespace, "description": about, "tools": group}
+            )
+        groups.get(namespace, written).append(form)
+    return written
 
 
 def tool_form(tool: Tool) -> JSON:
@@ -278,12 +301,16 @@ def choice_form(choice: ToolChoice) -> str | JSON:
         case str():
             return choice
         case NamedTool():
-            return {"type": choice.kind, "name": choice.name}
+            return _named(choice)
         case AllowedTools():
-            tools = [{"type": tool.kind, "name": tool.name} for tool in choice.tools]
+            tools = [_named(tool) for tool in choice.tools]
             return {"type": "allowed_tools", "mode": choice.mode, "tools": tools}
         case _:
             return {"type": choice.type}
+
+
+def _named(choice: NamedTool) -> JSON:
+    return {"type": choice.kind, **_namespace(choice.namespace), "name": choice.name}
 
 
 def _leftover(request: Request, body: JSON, dropped: list[str]) -> None:

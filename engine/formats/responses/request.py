@@ -109,6 +109,7 @@ def parse_request(body: Any) -> Request:
     include = _include(body, extra)
     output, verbosity = _text(body, extra)
     effort, summary = _reasoning(body, extra)
+    tools, namespaces = _tools(body)
     options = take(body, "stream_options", dict) or {}
     _leftover(options, {"include_obfuscation"}, "stream_options", extra)
     return Request(
@@ -116,7 +117,8 @@ def parse_request(body: Any) -> Request:
         items=_conversation(body),
         stream=bool(take(body, "stream", bool)),
         format=NAME,
-        tools=_tools(body),
+        tools=tools,
+        namespaces=namespaces,
         tool_choice=_tool_choice(body),
         parallel_tool_calls=take(body, "parallel_tool_calls", bool),
         max_tokens=_max_tokens(body),
@@ -221,30 +223,42 @@ def _reasoning(body: JSON, extra: JSON) -> tuple[str | None, str | None]:
 # Tools.
 
 
-def _tools(body: JSON) -> list[Tool]:
+def _tools(body: JSON) -> tuple[list[Tool], dict[str, str]]:
+    """Read the tools, and what the namespaces among them are for."""
     tools: list[Tool] = []
+    namespaces: dict[str, str] = {}
     for where, tool in objects(take(body, "tools", list) or [], "tools"):
-        match need(tool, "type", str, where):
-            case "function":
-                tools.append(
-                    FunctionTool(
-                        name=need(tool, "name", str, where),
-                        description=take(tool, "description", str, where),
-                        parameters=take(tool, "parameters", dict, where),
-                        strict=take(tool, "strict", bool, where),
-                    )
-                )
-            case "custom":
-                tools.append(
-                    CustomTool(
-                        name=need(tool, "name", str, where),
-                        description=take(tool, "description", str, where),
-                        grammar=take(tool, "format", dict, where),
-                    )
-                )
-            case kind:
-                tools.append(OpaqueTool(kind, where))
-    return tools
+        kind = need(tool, "type", str, where)
+        inner = take(tool, "tools", list, where) if kind == "namespace" else None
+        if not inner:
+            tools.append(_tool(tool, kind, where))
+            continue
+        namespace = need(tool, "name", str, where)
+        namespaces[namespace] = take(tool, "description", str, where) or ""
+        for place, member in objects(inner, join(where, "tools")):
+            tools.append(_tool(member, need(member, "type", str, place), place, namespace))
+    return tools, namespaces
+
+
+def _tool(tool: JSON, kind: str, where: str, namespace: str = "") -> Tool:
+    match kind:
+        case "function":
+            return FunctionTool(
+                name=need(tool, "name", str, where),
+                description=take(tool, "description", str, where),
+                parameters=take(tool, "parameters", dict, where),
+                strict=take(tool, "strict", bool, where),
+                namespace=namespace,
+            )
+        case "custom":
+            return CustomTool(
+                name=need(tool, "name", str, where),
+                description=take(tool, "description", str, where),
+                grammar=take(tool, "format", dict, where),
+                namespace=namespace,
+            )
+        case _:
+            return OpaqueTool(kind, where)
 
 
 def _tool_choice(body: JSON) -> ToolChoice | None:
@@ -266,11 +280,16 @@ def _tool_choice(body: JSON) -> ToolChoice | None:
             raise wrong("a string or an object", where)
     match need(choice, "type", str, where):
         case "function" | "custom" as kind:
-            return NamedTool(kind, need(choice, "name", str, where))
+            return _named(choice, kind, where)
         case "allowed_tools":
             return _allowed(choice, where)
         case kind:
             return OpaqueChoice(kind)
+
+
+def _named(choice: JSON, kind: Literal["function", "custom"], where: str) -> NamedTool:
+    namespace = take(choice, "namespace", str, where) or ""
+    return NamedTool(kind, need(choice, "name", str, where), namespace)
 
 
 def _allowed(choice: JSON, where: str) -> ToolChoice:
@@ -281,7 +300,7 @@ def _allowed(choice: JSON, where: str) -> ToolChoice:
     for path, tool in objects(need(choice, "tools", list, where), join(where, "tools")):
         match need(tool, "type", str, path):
             case "function" | "custom" as kind:
-                tools.append(NamedTool(kind, need(tool, "name", str, path)))
+                tools.append(_named(tool, kind, path))
             case _:  # one hosted tool among them, and only this format can say the choice
                 return OpaqueChoice("allowed_tools")
     return AllowedTools("required" if mode == "required" else "auto", tools)
@@ -332,6 +351,7 @@ def _item(item: JSON, where: str) -> list[Item]:
                     name=need(item, "name", str, where),
                     arguments=need(item, "input" if custom else "arguments", str, where),
                     custom=custom,
+                    namespace=take(item, "namespace", str, where) or "",
                 )
             ]
         case "function_call_output" | "custom_tool_call_output":

@@ -228,6 +228,8 @@ def output_item(item: FinishedItem, own_id: str, status: ItemStatus | str) -> JS
     else:
         text = "input" if kind == "custom_tool_call" else "arguments"
         made |= {"call_id": item.id, "name": item.name, text: item.text("arguments", "input")}
+        if item.namespace:
+            made["namespace"] = item.namespace
     if "content" in fields:
         made["content"] = fields["content"]  # it has parts that the normal form has not
     return {**fields, **made}

@@ -16,7 +16,7 @@ from typing import Any
 
 from ...request import FunctionTool, Request, Tool
 from ..checks import JSON
-from .render import choice_form, text_format, tool_form
+from .render import choice_form, grouped, text_format, tool_form
 from .request import NAME
 
 
@@ -171,7 +171,8 @@ def echo(request: Request) -> JSON:
         "temperature": request.temperature,
         "text": _text(request, raw),
         "tool_choice": _tool_choice(request, raw),
-        "tools": raw.get("tools") or [_tool(tool) for tool in request.tools],
+        "tools": raw.get("tools")
+        or grouped([(tool, _tool(tool)) for tool in request.tools], request.namespaces),
         "top_logprobs": request.top_logprobs,
         "top_p": request.top_p,
         "truncation": extra.get("truncation"),
