@@ -9,7 +9,9 @@ Where we differ, on purpose: a frame that the stream ends without its blank line
 `close()`, because servers forget that line after their last event. The caller takes it only if it
 is complete in itself (JSON that parses), else the stream was cut.
 
-Time is linear in the bytes, and memory is bounded by the budget of one event.
+Time is linear in the bytes, and memory is bounded by the budget of one event: what is not whole
+yet is kept as bytes and not as the pieces that it came in, of which each is an object of its own
+(a line that trickles in by two bytes would take thirty times its size).
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ class SSEDecoder:
 
     def __init__(self, max_event_bytes: int) -> None:
         self._budget = max_event_bytes
-        self._line: list[bytes] = []  # pieces of the line that has not ended
-        self._line_size = 0
+        self._line = bytearray()  # the line that has not ended
         self._name = b""
-        self._data: list[bytes] = []
+        self._data: bytes | None = None  # the event's first line of data
+        self._more = bytearray()  # its other lines, each behind its LF
         self._size = 0  # of the event so far, without the unfinished line
         self._at_start = True
         self._after_cr = False  # the last byte was a CR: an LF now belongs to it
@@ -55,16 +57,14 @@ class SSEDecoder:
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if lines and self._line:
-            self._line.append(lines[0])
-            lines[0] = b"".join(self._line)
+            self._line += lines[0]
+            lines[0] = bytes(self._line)
             self._line.clear()
-            self._line_size = 0
         for line in lines:
             self._take(line, frames)
         if rest:
-            self._line.append(rest)
-            self._line_size += len(rest)
-            if self._size + self._line_size > self._budget:
+            self._line += rest
+            if self._size + len(self._line) > self._budget:
                 self._overflow()
         return frames
 
@@ -72,7 +72,7 @@ class SSEDecoder:
         """The stream is over: return the frame whose blank line is missing, if there is one."""
         frames: list[Frame] = []
         if self._line:
-            last = b"".join(self._line)
+            last = bytes(self._line)
             self._line.clear()
             self._take(last, frames)
         self._take(b"", frames)
@@ -87,16 +87,17 @@ class SSEDecoder:
             self._at_start = False
             line = line.removeprefix(BOM)
         if not line:
-            if self._data:
-                data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-                frames.append((self._name, data))
-                self._data.clear()
+            if self._data is not None:
+                if self._more:
+                    self._data += self._more
+                    self._more.clear()
+                frames.append((self._name, self._data))
+                self._data = None
             self._name = b""
             self._size = 0
             return
         if line.startswith(b"data:"):
-            value = line[6:] if line.startswith(b"data: ") else line[5:]
-            self._data.append(value)
+            self._keep(line[6:] if line.startswith(b"data: ") else line[5:])
         elif line.startswith(b":"):
             return
         else:
@@ -105,10 +106,18 @@ class SSEDecoder:
             if field == b"event":
                 self._name = value
             elif field == b"data":  # a line `data` without a colon is an empty data line
-                self._data.append(value)
+                self._keep(value)
             else:  # id and retry steer a browser's reconnection; the standard ignores the rest
                 return
         self._size += size
+
+    def _keep(self, value: bytes) -> None:
+        """Add a line of data to the event."""
+        if self._data is None:
+            self._data = value
+        else:
+            self._more += b"\n"
+            self._more += value
 
     def _overflow(self) -> None:
         raise EventTooLarge(f"one event of the upstream is over {self._budget} bytes")

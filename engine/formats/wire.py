@@ -69,9 +69,8 @@ class WireDecoder:
         self._dialect = dialect
         self._limits = limits
         self._sse: SSEDecoder | None = None
-        self._body: list[bytes] | None = None
+        self._body: bytearray | None = None
         self._head = b""
-        self._size = 0
         self._frames = 0
         self._over = False
 
@@ -121,14 +120,13 @@ class WireDecoder:
             if broken is not None:
                 raise broken
         elif self._body is not None:
-            self._size += len(data)
-            if self._size > self._limits.max_reply_bytes:
+            if len(self._body) + len(data) > self._limits.max_reply_bytes:
                 raise ReplyTooLarge(f"the reply is over {self._limits.max_reply_bytes} bytes")
-            self._body.append(data)
+            self._body += data
 
     def _close(self, out: list[Event]) -> None:
         if self._body is not None:
-            self._whole(b"".join(self._body), out)
+            self._whole(bytes(self._body), out)
             return
         if self._sse is None:
             raise Truncated("the upstream's reply was empty")
@@ -155,7 +153,7 @@ class WireDecoder:
         if not text:
             return b""
         if text[:1] in b"{[":
-            self._body = []
+            self._body = bytearray()
             return text
         if text[:1] == b"<":
             raise RemoteProtocolError("the upstream answered with a page of HTML")
