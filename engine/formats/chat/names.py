@@ -12,7 +12,6 @@ what it stands for.
 
 from __future__ import annotations
 
-import itertools
 import re
 from hashlib import sha256
 
@@ -77,9 +76,9 @@ class Names:
         namespace, name = key
         glue = "" if namespace.endswith(GLUE) else GLUE
         said = joined = _NOT_FOR_NAMES.sub("_", f"{namespace}{glue}{name}")
-        for count in itertools.count():
-            if len(said) <= MAX_NAME and said not in self._keys:
-                break
+        count = 0
+        while len(said) > MAX_NAME or said in self._keys:
             digest = sha256(repr((*key, count)).encode()).hexdigest()[:DIGITS]
             said = f"{joined[: MAX_NAME - DIGITS - 1]}_{digest}"
+            count += 1
         return said
