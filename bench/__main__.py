@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import click
 
+from .soak import soak
 from .throughput import throughput
 
 
-COMMANDS = (throughput,)
+COMMANDS = (throughput, soak)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -69,7 +69,7 @@ class StreamCheck:
     def fault(self) -> str | None:
         """The body has ended: what is wrong with the stream, or None."""
         if self._numbers != _numbers(self._events):
-            return _difference(self._numbers, self._events)
+            return difference(self._numbers, _numbers(self._events))
         if self._api == "chat":
             return None if self._chat_ended() else "not ended"
         return None if self._response_ended() else "not ended"
@@ -92,9 +92,9 @@ class StreamCheck:
         return bool(event.get("type") == "response.completed") and said == text(self._events)
 
 
-def _difference(numbers: list[bytes], events: int) -> str:
+def difference(numbers: list[bytes], expected: list[bytes]) -> str:
     """Name what happened to the tokens; the first that applies."""
-    expected, seen = _numbers(events), set(numbers)
+    seen = set(numbers)
     if len(seen) < len(numbers):
         return "tokens repeated"
     if not seen <= set(expected):

@@ -13,6 +13,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -115,6 +116,20 @@ def announced_port(process: subprocess.Popen[bytes]) -> int:
         return int(json.loads(line)["port"])
     except (ValueError, LookupError, TypeError):
         raise Failed("a process of the benchmark did not start") from None
+
+
+@contextmanager
+def temporary_folder() -> Generator[Path]:
+    """A place for configuration and logs, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        yield Path(name)
+
+
+def end_of(log: IO[bytes]) -> str:
+    """The last words of the processes, for whoever is told that they failed."""
+    log.flush()
+    log.seek(0)
+    return log.read()[-4000:].decode("utf-8", "replace")
 
 
 def free_port() -> int:

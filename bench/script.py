@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from .order import text, token
-from .plan import Plan
+from .order import token
+from .plan import Api, Plan
 
 
 CREATED = 1_700_000_000
 USAGE_INPUT = 16
 
 Json = dict[str, Any]
+
+Tokens = Callable[[], Iterator[str]]
+"""The texts of the deltas, from the first one, as often as they are asked for."""
+
+Frames = tuple[list[bytes], Iterator[bytes], Callable[[], list[bytes]]]
+"""The events before the first token; those of the tokens; what makes those after the last."""
 
 
 @functools.cache
@@ -42,7 +49,17 @@ def events(plan: Plan, usage: bool) -> tuple[list[bytes], list[bytes], list[byte
 
     `usage`: the client asked for it (Chat Completions only; Responses always has it).
     """
-    return _chat(plan, usage) if plan.api == "chat" else _responses(plan)
+    before, deltas, after = frames(
+        plan.api, plan.model, plan.events, lambda: map(token, range(plan.events)), usage=usage
+    )
+    return before, list(deltas), after()
+
+
+def frames(api: Api, model: str, count: int, tokens: Tokens, *, usage: bool) -> Frames:
+    """The same, made one by one: for streams that are all different. `count`: of the tokens."""
+    if api == "chat":
+        return _chat(model, count, tokens, usage=usage)
+    return _responses(model, count, tokens)
 
 
 def _frame(data: Json | str, name: str = "") -> bytes:
@@ -50,14 +67,14 @@ def _frame(data: Json | str, name: str = "") -> bytes:
     return (f"event: {name}\ndata: {line}\n\n" if name else f"data: {line}\n\n").encode()
 
 
-def _chat(plan: Plan, usage: bool) -> tuple[list[bytes], list[bytes], list[bytes]]:
+def _chat(model: str, count: int, tokens: Tokens, *, usage: bool) -> Frames:
     def chunk(choices: list[Json], report: Json | None = None) -> bytes:
         return _frame(
             {
                 "id": "chatcmpl-bench0000000000000000000000",
                 "object": "chat.completion.chunk",
                 "created": CREATED,
-                "model": plan.model,
+                "model": model,
                 "service_tier": "default",
                 "system_fingerprint": "fp_bench000000",
                 "choices": choices,
@@ -68,34 +85,46 @@ def _chat(plan: Plan, usage: bool) -> tuple[list[bytes], list[bytes], list[bytes
     def choice(delta: Json, reason: str | None = None) -> list[Json]:
         return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
 
-    after = [chunk(choice({}, "stop"))]
-    if usage:
-        report = {
-            "prompt_tokens": USAGE_INPUT,
-            "completion_tokens": plan.events,
-            "total_tokens": USAGE_INPUT + plan.events,
-        }
-        after.append(chunk([], report))
+    def after() -> list[bytes]:
+        events = [chunk(choice({}, "stop"))]
+        if usage:
+            report = {
+                "prompt_tokens": USAGE_INPUT,
+                "completion_tokens": count,
+                "total_tokens": USAGE_INPUT + count,
+            }
+            events.append(chunk([], report))
+        return [*events, _frame("[DONE]")]
+
     return (
         [chunk(choice({"role": "assistant", "content": ""}))],
-        [chunk(choice({"content": token(number)})) for number in range(plan.events)],
-        [*after, _frame("[DONE]")],
+        (chunk(choice({"content": said})) for said in tokens()),
+        after,
     )
 
 
-def _responses(plan: Plan) -> tuple[list[bytes], list[bytes], list[bytes]]:
+def _responses(model: str, count: int, tokens: Tokens) -> Frames:
     item_id = "msg_bench00000000000000000000000000000000000000"
-    whole = {"type": "output_text", "text": text(plan.events), "annotations": [], "logprobs": []}
+    part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
     item = {"id": item_id, "type": "message", "role": "assistant"}
-    ended = {**item, "status": "completed", "content": [whole]}
     place = {"item_id": item_id, "output_index": 0, "content_index": 0}
-    numbers = iter(range(plan.events + 16))
+    numbers = iter(range(count + 16))
 
     def event(name: str, **fields: Any) -> bytes:
         head = {"type": f"response.{name}", "sequence_number": next(numbers)}
         return _frame({**head, **fields}, f"response.{name}")
 
-    begun = _response(plan, "in_progress", [])
+    def after() -> list[bytes]:
+        whole = {**part, "text": "".join(tokens())}
+        ended = {**item, "status": "completed", "content": [whole]}
+        return [
+            event("output_text.done", **place, text=whole["text"], logprobs=[]),
+            event("content_part.done", **place, part=whole),
+            event("output_item.done", output_index=0, item=ended),
+            event("completed", response=_response(model, count, "completed", [ended])),
+        ]
+
+    begun = _response(model, count, "in_progress", [])
     before = [
         event("created", response=begun),
         event("in_progress", response=begun),
@@ -104,30 +133,21 @@ def _responses(plan: Plan) -> tuple[list[bytes], list[bytes], list[bytes]]:
             output_index=0,
             item={**item, "status": "in_progress", "content": []},
         ),
-        event("content_part.added", **place, part={**whole, "text": ""}),
+        event("content_part.added", **place, part=part),
     ]
-    deltas = [
-        event("output_text.delta", **place, delta=token(number), logprobs=[])
-        for number in range(plan.events)
-    ]
-    after = [
-        event("output_text.done", **place, text=whole["text"], logprobs=[]),
-        event("content_part.done", **place, part=whole),
-        event("output_item.done", output_index=0, item=ended),
-        event("completed", response=_response(plan, "completed", [ended])),
-    ]
+    deltas = (event("output_text.delta", **place, delta=said, logprobs=[]) for said in tokens())
     return before, deltas, after
 
 
-def _response(plan: Plan, status: str, output: list[Json]) -> Json:
+def _response(model: str, count: int, status: str, output: list[Json]) -> Json:
     """The Response object, with every field that the schemas ask for."""
     done = status == "completed"
     usage = {
         "input_tokens": USAGE_INPUT,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": plan.events,
+        "output_tokens": count,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": USAGE_INPUT + plan.events,
+        "total_tokens": USAGE_INPUT + count,
     }
     return {
         "id": "resp_bench0000000000000000000000000000000000000",
@@ -143,7 +163,7 @@ def _response(plan: Plan, status: str, output: list[Json]) -> Json:
         "max_output_tokens": None,
         "max_tool_calls": None,
         "metadata": {},
-        "model": plan.model,
+        "model": model,
         "output": output,
         "parallel_tool_calls": True,
         "presence_penalty": 0.0,

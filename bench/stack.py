@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import IO
 
 import msgspec
@@ -22,9 +20,11 @@ from .processes import (
     Cores,
     Failed,
     announced_port,
+    end_of,
     free_port,
     module,
     running,
+    temporary_folder,
     wait_for_port,
 )
 
@@ -90,7 +90,7 @@ def standing(plans: Iterable[Plan], command: str | None, cores: Cores) -> Genera
     Raises `Failed`, with the end of what the processes printed.
     """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        folder = stack.enter_context(temporary_folder())
         log = stack.enter_context((folder / "log").open("w+b"))
         try:
             upstream = stack.enter_context(
@@ -117,7 +117,7 @@ def standing(plans: Iterable[Plan], command: str | None, cores: Cores) -> Genera
                 log,
             )
         except Failed as failed:
-            raise Failed(f"{failed}\n{_end_of(log)}".rstrip()) from None
+            raise Failed(f"{failed}\n{end_of(log)}".rstrip()) from None
 
 
 def configuration(plans: Iterable[Plan], port: int, upstream_port: int) -> str:
@@ -135,9 +135,3 @@ def configuration(plans: Iterable[Plan], port: int, upstream_port: int) -> str:
     for plan in plans:
         lines += ["[[models]]", f'id = "{plan.model}"', f'provider = "{plan.api}"']
     return "\n".join([*lines, ""])
-
-
-def _end_of(log: IO[bytes]) -> str:
-    log.flush()
-    log.seek(0)
-    return log.read()[-4000:].decode("utf-8", "replace")

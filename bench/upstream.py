@@ -18,7 +18,7 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import httptools
@@ -44,10 +44,18 @@ REFUSAL = (
 )
 
 
-class Loop:
-    """The epoll loop: sockets that are ready, and streams whose time has come."""
+Answer = tuple[Iterable[bytes], float]
+"""The writes of a body, at least one, and the seconds between them (0 = none)."""
 
-    def __init__(self) -> None:
+
+class Loop:
+    """The epoll loop: sockets that are ready, and streams whose time has come.
+
+    `answer` is asked for each request: its path and body -> its answer, or None to refuse it.
+    """
+
+    def __init__(self, answer: Callable[[str, bytes], Answer | None]) -> None:
+        self.answer = answer
         self.selector = selectors.DefaultSelector()
         self._due: list[tuple[float, int, Stream]] = []
         self._ticket = itertools.count()  # streams are not ordered; those of one time are
@@ -155,12 +163,12 @@ class Stream:
         path, body = self._path, b"".join(self._body)
         self._path = ""
         self._body.clear()
-        pieces = answer(path, body)
-        if pieces is None:
+        found = self._loop.answer(path, body)
+        if found is None:
             self._start(iter([REFUSAL]), 0.0)
         else:
-            (first, *others), interval = pieces
-            self._start(iter([HEAD + first, *others]), interval)
+            pieces, interval = iter(found[0]), found[1]
+            self._start(itertools.chain([HEAD + next(pieces)], pieces), interval)
 
     def _start(self, pieces: Iterator[bytes], interval: float) -> None:
         self._writes = pieces
@@ -180,8 +188,8 @@ class Stream:
             self._sock.close()
 
 
-def answer(path: str, body: bytes) -> tuple[tuple[bytes, ...], float] | None:
-    """The writes of the answer and the seconds between them; None: no request for a plan."""
+def answer(path: str, body: bytes) -> Answer | None:
+    """Stream the plan that the request's model names; None: it names none."""
     try:
         request: Any = json.loads(body)
         plan = parse_plan(request["model"])
@@ -195,7 +203,7 @@ def answer(path: str, body: bytes) -> tuple[tuple[bytes, ...], float] | None:
 
 def main() -> None:
     """Announce the port, and serve."""
-    loop = Loop()
+    loop = Loop(answer)
     announce(loop.listen())
     loop.run()
 

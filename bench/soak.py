@@ -1,0 +1,312 @@
+"""`python -m bench soak`: what the gateway loses, mixes up or keeps when it runs for long.
+
+The law of this file: what must hold is a list of laws, each judged with what was seen; the command
+fails if one is broken. How fast the machine is, and who else uses it, does not matter to any of
+them. Upstream, gateway and clients are processes of their own.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import resource
+import select
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+from urllib.request import ProxyHandler, build_opener
+
+import click
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from . import processes, report, soak_report
+from .processes import Failed, announced_port, free_port, module, running, wait_for_port
+from .soak_load import GRACE, Order, Progress
+from .soak_memory import Reading, descriptors, growth, resident
+from .soak_plan import MODELS, Load, Patience
+from .soak_report import End, Soak
+from .throughput import GATEWAY, RESULTS
+
+
+SILENCE = 30.0
+"""Seconds after which clients that say nothing are given up."""
+REST = 20.0
+"""Seconds until everything must be given back: an unused connection is kept for four."""
+SPARE = 200
+"""Descriptors of a process beyond its connections."""
+IN_FLIGHT = b"nursling_streams_in_flight "
+
+
+@click.command()
+@click.option(
+    "--duration",
+    default=1800.0,
+    show_default=True,
+    type=click.FloatRange(10),
+    help="Seconds of load.",
+)
+@click.option(
+    "--warm-up",
+    type=click.FloatRange(0),
+    help="Seconds before memory is judged.  [default: a quarter of the duration, 300 at most]",
+)
+@click.option(
+    "--streams",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Concurrent streams of one event per second.",
+)
+@click.option(
+    "--quick",
+    default=100,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Concurrent streams of twenty events per second.",
+)
+@click.option(
+    "--leaving",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of the streams whose client leaves.",
+)
+@click.option(
+    "--lazy",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 0.5),
+    help="Share of the clients that stop reading, half of them for good.",
+)
+@click.option(
+    "--write-timeout",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="The gateway's patience with a client that takes nothing.",
+)
+@click.option(
+    "--growth",
+    "limit",
+    default=2.0,
+    show_default=True,
+    help="MiB per hour that the gateway may grow.",
+)
+@click.option("--seed", default=1, show_default=True, help="Of all that is drawn.")
+@click.option(
+    "--json",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the result.  [default: a new one in bench/results]",
+)
+@click.option(
+    "--gateway-command",
+    default=GATEWAY,
+    show_default="nursling serve --config {config}",
+    help="{config} and {port} are filled in.",
+)
+def soak(
+    *,
+    duration: float,
+    warm_up: float | None,
+    streams: int,
+    quick: int,
+    leaving: float,
+    lazy: float,
+    write_timeout: float,
+    limit: float,
+    seed: int,
+    path: Path | None,
+    gateway_command: str,
+) -> None:
+    """Many streams for a long time: nothing lost, nothing mixed up, nothing kept."""
+    load = Load(streams=streams, quick=quick, leaving=leaving, lazy=lazy)
+    patience = Patience(write_timeout)
+    now = dt.datetime.now(dt.UTC)
+    console = Console()
+    try:
+        raise_descriptors(2 * len(load.lanes()) + SPARE)
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+
+            def show(progress: Progress, readings: list[Reading]) -> None:
+                live.update(soak_report.status(progress, readings, duration), refresh=True)
+
+            last, readings, end = run(
+                gateway_command, load, patience, duration, seed=seed, show=show
+            )
+    except Failed as failed:
+        raise click.ClickException(str(failed)) from None
+    since = min(duration / 4, 300.0) if warm_up is None else warm_up
+    result = Soak(
+        started=now.isoformat(timespec="seconds"),
+        gateway_command=gateway_command,
+        duration=duration,
+        seed=seed,
+        load=load,
+        patience=patience,
+        machine=report.machine(),
+        progress=last,
+        # Behind the end of the load nothing is held any more, so it tells nothing of growth.
+        memory=growth([one for one in readings if one.at <= duration], since=since, limit=limit),
+        limit=limit,
+        end=end,
+        readings=readings,
+    )
+    laws = soak_report.laws(result)
+    console.print(soak_report.table(result, laws))
+    path = path or RESULTS / f"soak-{now:%Y%m%dT%H%M%SZ}.json"
+    soak_report.write(result, path)
+    click.echo(str(path))
+    broken = [law.name for law in laws if law.kept is False]
+    if broken:
+        raise click.ClickException(f"broken: {'; '.join(broken)}")
+
+
+def raise_descriptors(needed: int) -> None:
+    """Have so many descriptors in every process that we start. Raises `Failed`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise Failed(
+            f"{needed} descriptors are needed in a process, and {hard} allowed (ulimit -n)"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def run(
+    command: str,
+    load: Load,
+    patience: Patience,
+    seconds: float,
+    *,
+    seed: int,
+    show: Callable[[Progress, list[Reading]], None],
+) -> tuple[Progress, list[Reading], End]:
+    """Soak the gateway of `command`. Raises `Failed`, with the end of what it printed."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(processes.temporary_folder())
+        log = stack.enter_context((folder / "log").open("w+b"))
+        none = frozenset[int]()
+        try:
+            upstream = stack.enter_context(running(module("soak_upstream"), log, none, ours=True))
+            config, port = folder / "soak.toml", free_port()
+            text = configuration(load, patience, port, announced_port(upstream))
+            config.write_text(text, encoding="utf-8")
+            filled = shlex.split(command.format(config=config, port=port))
+            gateway = stack.enter_context(running(filled, log, none))
+            wait_for_port(gateway, port)
+            in_flight(port)  # whatever it opens at its first request
+            time.sleep(0.5)
+            before = descriptors(gateway.pid), descriptors(upstream.pid)
+            order = msgspec.json.encode(Order(port, load, patience, seconds, seed)).decode()
+            clients = stack.enter_context(running(module("soak_load", order), log, none, ours=True))
+            last, readings = watch(clients, gateway, seconds, show)
+            end = rest(gateway, upstream, port, before)
+            end = stop(gateway, end)
+            return last, readings, msgspec.structs.replace(end, bugs=bugs_in(log))
+        except Failed as failed:
+            raise Failed(f"{failed}\n{processes.end_of(log)}".rstrip()) from None
+
+
+def watch(
+    clients: subprocess.Popen[bytes],
+    gateway: subprocess.Popen[bytes],
+    seconds: float,
+    show: Callable[[Progress, list[Reading]], None],
+) -> tuple[Progress, list[Reading]]:
+    """Follow the clients to their end; read the gateway's memory each time they tell something."""
+    assert clients.stdout is not None  # noqa: S101 - `running(ours=True)` made the pipe
+    readings: list[Reading] = []
+    deadline = time.monotonic() + seconds + GRACE + SILENCE
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([clients.stdout], [], [], SILENCE)
+        line = clients.stdout.readline() if ready else b""
+        if not line:
+            raise Failed("the clients of the soak have stopped")
+        progress = msgspec.json.decode(line, type=Progress)
+        if gateway.poll() is not None:
+            raise Failed(f"the gateway ended with status {gateway.returncode}")
+        readings.append(Reading(progress.at, resident(gateway.pid)))
+        show(progress, readings)
+        if progress.over:
+            return progress, readings
+    raise Failed("the clients of the soak did not end")
+
+
+def rest(
+    gateway: subprocess.Popen[bytes],
+    upstream: subprocess.Popen[bytes],
+    port: int,
+    before: tuple[int, int],
+) -> End:
+    """Wait until everything is given back, or until it should have been."""
+    deadline = time.monotonic() + REST
+    while True:
+        end = End(
+            in_flight=in_flight(port),
+            gateway_descriptors=descriptors(gateway.pid) - before[0],
+            upstream_connections=descriptors(upstream.pid) - before[1],
+            resident=resident(gateway.pid),
+        )
+        if end.clean or time.monotonic() > deadline:
+            return end
+        time.sleep(0.2)
+
+
+def stop(gateway: subprocess.Popen[bytes], end: End) -> End:
+    """End the gateway as an operator does; nothing is at work, so it should not take long."""
+    gateway.terminate()
+    try:
+        status = gateway.wait(processes.STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return end
+    return msgspec.structs.replace(end, status=status)
+
+
+def in_flight(port: int) -> int:
+    """How many requests the gateway says are at work. Raises `Failed`."""
+    url = f"http://127.0.0.1:{port}/metrics"
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=SILENCE) as answer:
+            lines = answer.read().splitlines()
+    except OSError as error:
+        raise Failed(f"the gateway does not tell its metrics: {error}") from None
+    return int(float(next(line for line in lines if line.startswith(IN_FLIGHT)).split()[1]))
+
+
+def bugs_in(log: IO[bytes]) -> int:
+    """How many lines of the gateway's log tell of a bug."""
+    log.flush()
+    log.seek(0)
+    return sum(b'"bug"' in line or b"Traceback" in line for line in log)
+
+
+def configuration(load: Load, patience: Patience, port: int, upstream_port: int) -> str:
+    """The gateway's configuration file."""
+    lanes = len(load.lanes())
+    lines = [
+        "[server]",
+        'host = "127.0.0.1"',
+        f"port = {port}",
+        "[limits]",
+        f"write_timeout = {patience.write_timeout}",
+        f"max_streams = {lanes + SPARE}",
+        f"max_connections = {2 * lanes + SPARE}",
+    ]
+    apis = {"chat": "openai-completions", "responses": "openai-responses"}
+    for name, model in MODELS.items():
+        lines += [
+            f"[providers.{name}]",
+            f'api = "{apis[name]}"',
+            f'base_url = "http://127.0.0.1:{upstream_port}/v1"',
+            'api_key = "soak"',
+            "[[models]]",
+            f'id = "{model}"',
+            f'provider = "{name}"',
+        ]
+    return "\n".join([*lines, ""])
