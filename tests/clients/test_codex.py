@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from support import mcp_server
 from support.conformance import APIS
 from support.fake_upstream import Close, stream, whole
 from support.live import KEY, MODEL, Done, answered, live, run
@@ -40,6 +42,13 @@ request_max_retries = 0
 stream_max_retries = 0
 """
 
+SERVER = f"""
+[mcp_servers.weather]
+command = {json.dumps(sys.executable)}
+args = [{json.dumps(mcp_server.__file__)}]
+default_tools_approval_mode = "approve"
+"""
+
 each_upstream = pytest.mark.parametrize("upstream", APIS, ids=lambda api: f"over-{api}")
 
 
@@ -55,6 +64,25 @@ def called(api: Api) -> ChatReply | ResponsesReply:
         "id": "fc_echo",
         "call_id": "call_echo",
         "name": "exec_command",
+        "arguments": arguments,
+        "status": "completed",
+    }
+    return ResponsesReply((item,))
+
+
+def weather_called(api: Api) -> ChatReply | ResponsesReply:
+    """The model calls the tool of the MCP server."""
+    arguments = json.dumps({"city": "Rome"})
+    if api == "chat":
+        function = {"name": "mcp__weather__get_weather", "arguments": arguments}
+        call = {"id": "call_rain", "type": "function", "function": function}
+        return ChatReply(({"content": None, "tool_calls": [call]},), finish="tool_calls")
+    item = {
+        "type": "function_call",
+        "id": "fc_rain",
+        "call_id": "call_rain",
+        "namespace": "mcp__weather",
+        "name": "get_weather",
         "arguments": arguments,
         "status": "completed",
     }
@@ -105,6 +133,26 @@ async def test_it_runs_a_command(npm: Npm, upstream: Api, tmp_path: Path) -> Non
     assert len(turns) == 2
     assert "Please run the command." in json.dumps(turns[0])
     assert "nursling-was-here\n" in answered(turns[1])["call_echo"]
+
+
+@each_upstream
+async def test_it_calls_a_tool_of_an_mcp_server(npm: Npm, upstream: Api, tmp_path: Path) -> None:
+    """Its namespace reaches the model, and the call reaches the server, over chat too."""
+    scripts = [stream(reply(upstream).stream()) for reply in (weather_called, said)]
+    async with live(upstream, *scripts, seconds=60) as at:
+        done, events = await codex(npm, CONFIG % at.url + SERVER, tmp_path, "The weather?")
+    assert done.status == 0, done
+    [call] = items(events, "mcp_tool_call")
+    assert (call["server"], call["tool"], call["status"]) == ("weather", "get_weather", "completed")
+    assert "mcp__weather" in [tool.get("name") for tool in at.asked[0]["tools"]]
+    [again] = [item for item in at.asked[1]["input"] if item["type"] == "function_call"]
+    assert (again["namespace"], again["name"]) == ("mcp__weather", "get_weather")
+    second = at.upstream.requests[1].json()
+    assert "It rains in Rome." in answered(second)["call_rain"]
+    if upstream == "chat":
+        [call] = [call for turn in second["messages"] for call in turn.get("tool_calls", ())]
+        assert call["function"]["name"] == "mcp__weather__get_weather"
+        assert "mcp__weather__get_weather" in [t["function"]["name"] for t in second["tools"]]
 
 
 async def test_a_responses_upstream_gets_it_untouched(npm: Npm, tmp_path: Path) -> None:
