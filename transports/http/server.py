@@ -19,11 +19,11 @@ that runs its own Hypercorn beside us notices nothing. The reasons, each with it
 from __future__ import annotations
 
 import math
-import ssl
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -269,24 +269,65 @@ async def serve(
     on_drained: Callable[[], None] = lambda: None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an ASGI app until `stop`, then drain; `now` ends the drain at once.
+    """Bind, and serve an ASGI app until `stop`, as `serve_on` does.
 
     `task_status` reports the bound addresses as URLs (port 0 = any free one).
-    Drain: `on_drain` is called (the app refuses new work; the listener stays open so that
-    `/readyz` can say so), then requests at work have `drain_timeout`. Past it `on_drained` is
-    called (the app ends them with an error), and `close_timeout` later every socket is closed.
     Raises `OSError` if it cannot bind, `ssl.SSLError` if the certificate cannot be used.
     """
     tls = None if tls_cert is None else tls_context(tls_cert, tls_key)
-    server = Server(app, limits, tls=tls is not None)
-    listeners = await listen(host, port, limits)
-    urls = [url_of(listener, "http" if tls is None else "https") for listener in listeners]
+    sockets = await listen(host, port, limits)
+    urls = [url_of(listener, "http" if tls is None else "https") for listener in sockets]
+    listeners: list[trio.abc.Listener[Any]] = [
+        listener if tls is None else trio.SSLListener(listener, tls, https_compatible=True)
+        for listener in sockets
+    ]
+    await serve_on(
+        app,
+        listeners,
+        stop=stop,
+        now=now,
+        limits=limits,
+        tls=tls is not None,
+        on_drain=on_drain,
+        on_drained=on_drained,
+        on_serving=lambda: task_status.started(urls),
+    )
+
+
+async def serve_on(
+    app: ASGIFramework,
+    listeners: Iterable[trio.abc.Listener[Any]],
+    *,
+    stop: trio.Event,
+    now: trio.Event,
+    limits: Limits = DEFAULT_LIMITS,
+    tls: bool = False,
+    on_drain: Callable[[], None] = lambda: None,
+    on_drained: Callable[[], None] = lambda: None,
+    on_serving: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve an ASGI app on listeners until `stop`, then drain; `now` ends the drain at once.
+
+    `on_serving` is called when the app has started up and connections are being accepted. Drain:
+    `on_drain` is called (the app refuses new work; the listeners stay open so that `/readyz` can
+    say so), then requests at work have `drain_timeout`. Past it `on_drained` is called (the app
+    ends them with an error), and `close_timeout` later every connection is closed.
+    """
+    server = Server(app, limits, tls=tls)
     async with _lifespan(server), trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
-                    accepting.start_soon(_accept, server, listener, tls, connections)
-                task_status.started(urls)
+                    # `serve_listeners` waits a little when we are out of descriptors.
+                    accepting.start_soon(
+                        partial(
+                            trio.serve_listeners,
+                            server.handle,
+                            [listener],
+                            handler_nursery=connections,
+                        )
+                    )
+                on_serving()
                 await stop.wait()
                 on_drain()
                 server.drain()
@@ -300,20 +341,6 @@ async def serve(
             with trio.CancelScope(shield=True, deadline=_in(limits.close_timeout)):
                 await server.abort()
             connections.cancel_scope.deadline = _in(limits.close_timeout)
-
-
-async def _accept(
-    server: Server,
-    listener: trio.SocketListener,
-    tls: ssl.SSLContext | None,
-    connections: trio.Nursery,
-) -> None:
-    """Accept until cancelled; `serve_listeners` waits a little when we are out of descriptors."""
-    if tls is None:
-        await trio.serve_listeners(server.handle, [listener], handler_nursery=connections)
-    else:
-        wrapped = trio.SSLListener(listener, tls, https_compatible=True)
-        await trio.serve_listeners(server.handle, [wrapped], handler_nursery=connections)
 
 
 @asynccontextmanager
