@@ -20,7 +20,9 @@ from .limits import DEFAULT_LIMITS
 MAX_DEPTH = 256
 """Nesting of an upstream's JSON. What we read we must be able to write: the encoder recurses."""
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+"""A string, or one that never ends: else each quote inside it would be tried as a beginning, and
+a body of escaped quotes would take the square of its size."""
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
