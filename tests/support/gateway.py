@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import trio
+import trio.testing
 
 from nursling.engine.accumulate import FinishedReply
 from nursling.engine.errors import BadRequest, ErrorInfo, ModelNotFound, Unauthorized
@@ -24,7 +25,7 @@ from nursling.engine.request import Message, Request, Text
 from nursling.transports.gate import Gate
 from nursling.transports.http.app import Gateway, create_app
 from nursling.transports.http.exchange import Record
-from nursling.transports.http.server import serve
+from nursling.transports.http.server import Server, serve
 from support.toy import HELLO, Script, ToyFormat
 
 
@@ -244,6 +245,23 @@ class Call:
             if not message.get("more_body", False):
                 self.ended = True
                 self.over.set()
+
+
+@asynccontextmanager
+async def connected(
+    world: World, server: Server | None = None, *, size: int | None = None
+) -> AsyncGenerator[trio.abc.Stream, None]:
+    """Be one client. `size` bounds what the connection holds unread (default: no bound)."""
+    server = server or Server(world.app, world.limits, tls=False)
+    ours, theirs = (
+        trio.testing.memory_stream_pair() if size is None else trio.testing.lockstep_stream_pair()
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.handle, ours)
+        yield theirs
+        await theirs.aclose()
+    assert not server.connections
+    world.assert_clean()
 
 
 class Served:

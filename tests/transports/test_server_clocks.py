@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 import trio.testing
@@ -16,29 +13,12 @@ from nursling.engine.events import Ended, Finished
 from nursling.engine.limits import Limits
 from nursling.transports.http.server import Connection, Server
 from nursling.transports.http.wire import wire_of
-from support.gateway import World, post, read_to_end, read_until
+from support.gateway import World, connected, post, read_to_end, read_until
 from support.toy import HELLO, Script, line, opening, words
 
 
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHAT = {"model": "m", "stream": True}
-
-
-@asynccontextmanager
-async def connected(
-    world: World, server: Server | None = None, *, size: int | None = None
-) -> AsyncGenerator[trio.abc.Stream, None]:
-    """Be one client. `size` bounds what the connection holds unread (default: no bound)."""
-    server = server or Server(world.app, world.limits, tls=False)
-    ours, theirs = (
-        trio.testing.memory_stream_pair() if size is None else trio.testing.lockstep_stream_pair()
-    )
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.handle, ours)
-        yield theirs
-        await theirs.aclose()
-    assert not server.connections
-    world.assert_clean()
 
 
 @pytest.mark.fault(20, "S")
