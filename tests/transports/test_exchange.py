@@ -22,6 +22,7 @@ from nursling.engine.events import (
     UsageReported,
 )
 from nursling.engine.limits import Limits
+from nursling.transports.http.connection import safe_value
 from nursling.transports.http.exchange import grouped
 from support.gateway import BEAT, Call, PlainEncoder, World
 from support.toy import HELLO, Script, Step, line, opening, words
@@ -117,6 +118,7 @@ async def test_a_server_that_says_the_client_is_gone() -> None:
     world.assert_clean()
 
 
+@pytest.mark.fault(36, "V")
 @pytest.mark.parametrize("stream", [True, False])
 async def test_headers_of_the_upstream_that_concern_the_caller(stream: bool) -> None:
     """Rate limits pass, cookies and the rest do not; what was dropped is listed."""
@@ -240,6 +242,7 @@ async def test_no_beats_for_a_whole_reply(autojump_clock: MockClock) -> None:
     assert call.times[0] == pytest.approx(100)
 
 
+@pytest.mark.fault(9, "S")
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("steps", [[500.0], [line(*opening(), *words("x")), 500.0]])
 async def test_client_leaves(stream: bool, steps: list[Step], autojump_clock: MockClock) -> None:
@@ -281,6 +284,7 @@ async def test_client_leaves_inside_its_body() -> None:
     assert (record.outcome, record.status) == ("client_gone", 0)
 
 
+@pytest.mark.fault(40, "S")
 @pytest.mark.parametrize(
     ("steps", "stream"),
     [([500.0], True), ([500.0], False), ([line(*opening(), *words("x")), 500.0], True)],
@@ -349,6 +353,7 @@ async def test_what_the_operator_alone_is_told(stream: bool) -> None:
     assert record.bug is None
 
 
+@pytest.mark.fault(37, "S")
 async def test_a_broken_encoder_cuts_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """If not even the error can be encoded, the stream is cut, not ended like a good one."""
     world = World(m=Script(HELLO))
@@ -368,6 +373,7 @@ async def test_a_broken_encoder_cuts_the_stream(monkeypatch: pytest.MonkeyPatch)
     world.assert_clean()
 
 
+@pytest.mark.fault(37, "S")
 async def test_a_broken_renderer_is_a_500(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug after the reply and before the answer is a 500."""
     world = World()
@@ -396,6 +402,7 @@ async def test_the_record() -> None:
     assert b"canary" not in msgspec.json.encode(record)
 
 
+@pytest.mark.fault(9, "S")
 async def test_usage_is_recorded_when_the_client_leaves(autojump_clock: MockClock) -> None:
     """What the upstream reported before the client left is not lost."""
     usage = UsageReported(Usage(input_tokens=3))
@@ -446,3 +453,23 @@ def test_dropped_fields_are_grouped() -> None:
     assert many.endswith("more")
     shown = many.count("field_")
     assert many.endswith(f"and {100 - shown} more")
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("a\r\nset-cookie: x=y", "a%0D%0Aset-cookie: x=y"),
+        ("tools[0].größe", "tools[0].gr%C3%B6%C3%9Fe"),
+        ("\N{PILE OF POO}\ud800", r"%F0%9F%92%A9\ud800"),
+        ("a, 100%\x7f\0", "a%2C 100%25%7F%00"),
+        ("x" * 5000, "and 1 more"),
+        ("\N{SNOWMAN}" * 300, "and 1 more"),
+    ],
+    ids=["a second header", "latin", "astral", "separators", "long", "long when written"],
+)
+def test_dropped_fields_are_a_header(name: str, written: str) -> None:
+    """A client's names are percent-encoded, in one bounded line: it is not cut behind our back."""
+    assert grouped([name]) == written
+    assert grouped(["seed", name]) == f"seed, {written}"
+    header = grouped([f"field_{number}" for number in range(30)] + [name] * 40)
+    assert safe_value(header) == header.encode()

@@ -14,6 +14,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 import trio
@@ -47,6 +48,8 @@ MAX_DROPPED = 900
 """Characters of the header that lists dropped fields, before the rest is only counted."""
 
 _PLACE = re.compile(r"\[\d+\]")
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).translate({ord("%"): None, ord(","): None})
+"""What stands for itself there: ASCII that is seen, but for the separator and the escape."""
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -352,14 +355,16 @@ def names_in(fields: dict[str, Any]) -> Iterator[str]:
 def grouped(names: list[str]) -> str:
     """Write names of fields in one line: those that differ in their place only stand once.
 
-    `tools[3] (web_search)`, or `input[] (web_search_call) x40`: a header has room for all.
+    `tools[3] (web_search)`, or `input[] (web_search_call) x40`: a header has room for all. What a
+    header cannot hold of a name, since its client chose it, is percent-encoded.
     """
     counts: Counter[str] = Counter(_PLACE.sub("[]", name) for name in names)
     alone = {_PLACE.sub("[]", name): name for name in names}
     words: list[str] = []
     size = 0
     for kind, count in counts.items():
-        words.append(alone[kind] if count == 1 else f"{kind} x{count}")
+        name = quote(alone[kind] if count == 1 else kind, safe=_PLAIN, errors="backslashreplace")
+        words.append(name if count == 1 else f"{name} x{count}")
         size += len(words[-1]) + 2
         if size > MAX_DROPPED:
             words[-1] = f"and {len(counts) - len(words) + 1} more"
