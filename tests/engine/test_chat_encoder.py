@@ -188,6 +188,49 @@ def test_first_and_last() -> None:
     assert data.endswith(b"data: [DONE]\n\n")  # fmt: skip
 
 
+ROLES: list[tuple[list[Event], list[Json], Json]] = [
+    (said(0, "message", ("text", "a")), [{"index": 0, "content": ""}], {}),
+    (said(0, "reasoning", ("thought", "t")), [{"index": 0, "content": ""}], {}),
+    (said(0, "tool_call", ("arguments", "{}"), id="c", name="f"), [{"index": 0, "content": None}], {}),
+    (said(0, "tool_call", ("input", "x"), id="c", name="f"), [{"index": 0, "content": None}], {}),
+    (said(0, "tool_call", ("arguments", "{}"), id="c", name="f"), [{"index": 0, "content": None}],
+     {"functions": [{"name": "f"}]}),
+    (said(0, "message", ("text", "a")) + said(1, "tool_call", ("arguments", "{}"), id="c", name="f"),
+     [{"index": 0, "content": ""}], {}),
+    (said(0, "tool_call", ("arguments", "{}"), id="c", name="f", choice=1)
+     + said(1, "tool_call", ("arguments", "{}"), id="c", name="f"),
+     [{"index": 0, "content": ""}, {"index": 1, "content": None}], {"n": 2}),
+    ([], [{"index": 0, "content": ""}], {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "roles", "asked"), ROLES, ids=map(str, range(len(ROLES))))
+def test_what_stands_beside_the_role(content: list[Event], roles: list[Json], asked: Json) -> None:
+    """Null before a call, empty text before all else; and choice 0 begins before the others."""
+    request = ask(**asked)
+    finished = [Finished(index, "stop") for index in range(request.n)]
+    data = CHAT.encoder(request, IDENTITY).encode(legal([START, *content, *finished, Ended()]))
+    check_chat_stream(data, n=request.n)
+    choices = [choice for one in payloads(data) for choice in one["choices"]]
+    assert [
+        {"index": choice["index"], "content": choice["delta"]["content"]}
+        for choice in choices
+        if "role" in choice["delta"]
+    ] == roles
+
+
+def test_the_role_waits_for_a_word_or_a_beat() -> None:
+    """Nothing is sent before it is known what; a beat is a chunk with the role the first time."""
+    encoder = CHAT.encoder(ask(), IDENTITY)
+    assert encoder.encode([START, ItemStarted(0, "tool_call", id="c", name="f")]) == b""
+    beat = encoder.beat()
+    [chunk] = payloads(beat)
+    assert chunk["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert beat.endswith(b": keepalive\n\n")
+    assert encoder.beat() == b": keepalive\n\n"
+    assert b'"role"' not in encoder.encode([PartStarted(0, 0, "arguments"), *END])
+
+
 @pytest.mark.parametrize(
     ("start", "head"),
     [

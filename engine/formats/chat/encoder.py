@@ -5,6 +5,10 @@ same all along; one finish reason for each choice and nothing of that choice beh
 with empty choices, only if it was asked for; then `[DONE]`. A reply that broke ends with an error
 and without `[DONE]`, so that nobody takes it for whole.
 
+The content beside the role is null before a call, as with OpenAI, and empty text before everything
+else. So the role waits for the first thing that its choice says; where a beat comes earlier, it
+goes with the beat. The role of choice 0 is the first of all: OpenAI's own client needs it there.
+
 What chat has no place for: several messages of one choice are one text, with a blank line between
 them, and so are several parts of reasoning. Opaque items of other formats are not shown.
 
@@ -155,7 +159,9 @@ class ChatEncoder:
 
     def beat(self) -> bytes:
         """See `Encoder.beat`. A comment: chat clients know no event without meaning."""
-        return COMMENT_BEAT
+        out: list[bytes] = []
+        self._begin(0, {}, out)
+        return b"".join(out) + COMMENT_BEAT
 
     def _encode(self, event: Event, out: list[bytes]) -> None:
         patch = patch_of(event)
@@ -165,7 +171,7 @@ class ChatEncoder:
             case PartDelta():
                 self._grow(event, patch, out)
             case Started():
-                self._start(event, out)
+                self._start(event)
             case ItemStarted():
                 item = self._items[event.item] = _Item(event)
                 if event.kind == "tool_call":
@@ -194,7 +200,7 @@ class ChatEncoder:
 
     # The stream.
 
-    def _start(self, event: Started, out: list[bytes]) -> None:
+    def _start(self, event: Started) -> None:
         if self._head:
             return  # we have begun already, before the upstream spoke
         own_id = event.id if event.extra and NAME in event.extra else ""
@@ -204,7 +210,6 @@ class ChatEncoder:
             "created": event.created or self._identity.created,
             "model": event.model or self._model,
         }
-        self._begin(0, out)
 
     def _finish(self, out: list[bytes]) -> None:
         """Write the chunks with the finish reasons, each with what its choice still has to say."""
@@ -252,11 +257,18 @@ class ChatEncoder:
             choice = self._choices[index] = _Choice()
         return choice
 
-    def _begin(self, index: int, out: list[bytes]) -> None:
+    def _begin(self, index: int, delta: dict[str, Any], out: list[bytes]) -> None:
+        """Write the role, if it is not out yet; `delta` is what comes behind it."""
         choice = self._choice(index)
         if not choice.begun:
             choice.begun = True
-            self._write(index, {"role": "assistant", "content": ""}, out)
+            if index:
+                self._begin(0, {}, out)
+            content = None if delta.keys() & {"tool_calls", "function_call"} else ""
+            role = {"role": "assistant", "content": content}
+            record = {"index": index, "delta": role, "finish_reason": None}
+            out.append(self._frame(record, self._pending))
+            self._pending = {}
 
     def _write(
         self,
@@ -268,7 +280,7 @@ class ChatEncoder:
         finish: str | None = None,
     ) -> None:
         """Write one chunk of a choice, with everything that waits for one."""
-        self._begin(index, out)
+        self._begin(index, delta, out)
         choice = self._choice(index)
         more, more_delta = choice.pending["choice"], choice.pending["delta"]
         choice.pending = {"choice": {}, "delta": {}}
