@@ -188,17 +188,15 @@ def test_first_and_last() -> None:
     assert data.endswith(b"data: [DONE]\n\n")  # fmt: skip
 
 
+CALL = said(0, "tool_call", ("arguments", "{}"), id="c", name="f")
 ROLES: list[tuple[list[Event], list[Json], Json]] = [
     (said(0, "message", ("text", "a")), [{"index": 0, "content": ""}], {}),
     (said(0, "reasoning", ("thought", "t")), [{"index": 0, "content": ""}], {}),
-    (said(0, "tool_call", ("arguments", "{}"), id="c", name="f"), [{"index": 0, "content": None}], {}),
+    (CALL, [{"index": 0, "content": None}], {}),
+    (CALL, [{"index": 0, "content": None}], {"functions": [{"name": "f"}]}),
     (said(0, "tool_call", ("input", "x"), id="c", name="f"), [{"index": 0, "content": None}], {}),
-    (said(0, "tool_call", ("arguments", "{}"), id="c", name="f"), [{"index": 0, "content": None}],
-     {"functions": [{"name": "f"}]}),
-    (said(0, "message", ("text", "a")) + said(1, "tool_call", ("arguments", "{}"), id="c", name="f"),
-     [{"index": 0, "content": ""}], {}),
-    (said(0, "tool_call", ("arguments", "{}"), id="c", name="f", choice=1)
-     + said(1, "tool_call", ("arguments", "{}"), id="c", name="f"),
+    (said(1, "message", ("text", "a")) + CALL, [{"index": 0, "content": ""}], {}),
+    (said(1, "tool_call", ("input", "x"), id="c", name="f", choice=1) + CALL,
      [{"index": 0, "content": ""}, {"index": 1, "content": None}], {"n": 2}),
     ([], [{"index": 0, "content": ""}], {}),
 ]  # fmt: skip
