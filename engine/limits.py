@@ -62,6 +62,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A request's body. Images travel inside it."""
     max_reply_bytes: int = 32 * MIB
     """A reply asked whole, and the text that is kept of a streamed one to write its end."""
+    max_recall_bytes: int = 64 * MIB
+    """Items of earlier replies, kept so that clients may name them by id; 0 = none. A long session
+    of an agent has 1 or 2 MiB of them. Past it the longest unused are forgotten."""
     max_error_bytes: int = 64 * KIB
     """What is read of an upstream's error body."""
     max_json_depth: int = 64

@@ -45,6 +45,7 @@ PROCESS_LIMITS = frozenset(
         "max_body_bytes",
         "max_json_depth",
         "max_json_nodes",
+        "max_recall_bytes",
         "max_head_bytes",
         "max_streams",
         "max_connections",
@@ -57,6 +58,9 @@ PROCESS_LIMITS = frozenset(
     }
 )
 """Limits that are in force before a request has a provider: only `[limits]` can set them."""
+
+MAY_BE_NONE = frozenset({"max_recall_bytes"})
+"""Sizes that may be 0."""
 
 DEMO = "demo"
 """The built-in provider, and the one model that it has."""
@@ -363,7 +367,7 @@ class _Reader:
         for name, value in table.items():
             if not whole and name in PROCESS_LIMITS:
                 raise self._error((*path, name), f"{name} is of the whole process: see [limits]")
-            least = 1 if name.startswith("max_") else 0
+            least = 1 if name.startswith("max_") and name not in MAY_BE_NONE else 0
             if isinstance(value, int | float) and not least <= value < math.inf:
                 raise self._error((*path, name), f"{name} is a number from {least} up")
         return self._struct(Limits, table, path)

@@ -18,6 +18,7 @@ from typing import Any
 
 from nursling.engine.errors import BadRequest, Draining
 from nursling.engine.formats.base import Format
+from nursling.engine.formats.responses.recall import Recall
 from nursling.engine.limits import Limits
 from nursling.engine.pipeline import Reply, Target, Upstream, open_reply
 from nursling.engine.request import Request
@@ -44,6 +45,9 @@ class Engine:
         """Who may ask by HTTP. The embedding program itself needs no key."""
         self.gate = Gate(config.limits.max_streams)
         """Who is let in, and how everyone leaves."""
+        self.recall = Recall(config.limits)
+        """Items that clients by HTTP may name. A program reads events, which have no such ids: what
+        it says itself (`stream`), it says whole."""
         self._client = client
         self._demo = DemoUpstream()
         self._upstreams = {DEMO: self._demo, **upstreams}

@@ -172,6 +172,7 @@ def test_limits_are_frozen_and_closed() -> None:
         ("max_event_bytes", 2**20),
         ("max_body_bytes", 32 * 2**20),
         ("max_reply_bytes", 32 * 2**20),
+        ("max_recall_bytes", 64 * 2**20),
         ("max_streams", 1000),
         ("max_json_depth", 64),
     ],

@@ -19,6 +19,7 @@ from nursling.engine.errors import BadRequest, ErrorInfo, ModelNotFound, Unautho
 from nursling.engine.events import Event
 from nursling.engine.formats.base import Encoder, Format, Identity
 from nursling.engine.formats.openai_errors import render_error
+from nursling.engine.formats.responses.recall import Recall
 from nursling.engine.limits import Limits
 from nursling.engine.pipeline import Target
 from nursling.engine.request import Message, Request, Text
@@ -75,6 +76,7 @@ class ScriptedEngine:
         self.scripts = models
         self.gate = Gate(limits.max_streams)
         self.keys = OpenKeys()
+        self.recall = Recall(limits)
         self.formats: Mapping[str, Format] = {
             "chat": PlainFormat(),
             "responses": PlainFormat("responses", "/responses"),

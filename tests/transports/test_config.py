@@ -186,6 +186,10 @@ REFUSED = {
         "[limits]\nmax_event_bytes = 0",
         "n.toml:2: max_event_bytes is a number from 1 up",
     ),
+    "less than nothing": (
+        "[limits]\nmax_recall_bytes = -1",
+        "n.toml:2: max_recall_bytes is a number from 0 up",
+    ),
     "an endless limit": ("[limits]\nheartbeat = inf", "n.toml:2: heartbeat is a number from 0 up"),
     "wrong type": (
         '[server]\n\nport = "x"',

@@ -24,6 +24,8 @@ from nursling.engine import jsontext
 from nursling.engine.errors import Draining, ErrorInfo, InternalError, NurslingError, error_from
 from nursling.engine.events import Event, Failed, ItemStarted, Started, Usage, is_meaningful
 from nursling.engine.formats.base import Encoder, Format
+from nursling.engine.formats.responses import RESPONSES
+from nursling.engine.formats.responses.recall import Recall
 from nursling.engine.limits import Limits, clock
 from nursling.engine.pipeline import Reply, Target, open_reply
 from nursling.engine.request import Request
@@ -79,6 +81,11 @@ class Engine(Protocol):
     @property
     def keys(self) -> Keys:
         """Who may ask."""
+        ...
+
+    @property
+    def recall(self) -> Recall:
+        """What clients may name by id."""
         ...
 
     def resolve(self, model: str) -> Target:
@@ -226,6 +233,8 @@ class Exchange:
         record.key = app.keys.check({name.lower(): value for name, value in self._http.headers})
         with self._stamp.waiting():
             body = await read_json(self._http, app.engine.limits)
+        if self._form is RESPONSES:
+            body = app.engine.recall.resolve(record.key, body)
         request = self._request = self._form.parse_request(body)
         record.model, record.stream = printable(request.model), request.stream
         target = app.engine.resolve(request.model)
@@ -245,6 +254,7 @@ class Exchange:
             batch.insert(0, Started("", "", 0))  # we begin before the upstream does: under our id
         await out.start(200, STREAM_HEADERS | self._headers(reply))
         data = encoder.encode(batch)
+        self._keep(reply)
         if not data or not any(is_meaningful(event) for event in batch):
             data += encoder.beat()  # a server may hold the headers until the body begins
         await out.write(data)
@@ -255,7 +265,9 @@ class Exchange:
                 await out.write(encoder.beat())
             else:
                 self._note(batch)
-                await out.write(encoder.encode(batch))
+                data = encoder.encode(batch)
+                self._keep(reply)
+                await out.write(data)
         await self._settle(reply, batch[-1])
 
     async def _whole(self, request: Request, reply: Reply) -> None:
@@ -268,8 +280,22 @@ class Exchange:
         if isinstance(batch[-1], Failed):
             raise reply.error or error_from(batch[-1].error)
         body = self._form.render_reply(reply.message, request, self._identity)
+        self._keep(reply, body)
         await self._out.json(200, body, self._headers(reply))
         await self._settle(reply, batch[-1])
+
+    def _keep(self, reply: Reply, body: dict[str, Any] | None = None) -> None:
+        """Remember the items of a reply that has ended well, if it is we who gave them their ids.
+
+        `body` is the reply as it leaves, if it leaves whole. A client that wants nothing stored
+        (`store: false`) names nothing later.
+        """
+        recall, request = self._app.engine.recall, reply.request
+        if not reply.over or not reply.message.complete or recall.off or request.store is False:
+            return
+        if self._form is RESPONSES and reply.target.format is not RESPONSES:
+            whole = body or self._form.render_reply(reply.message, request, self._identity)
+            recall.keep(self._record.key, whole)
 
     def _headers(self, reply: Reply) -> dict[str, str]:
         """Choose what the answer says beside its content."""

@@ -114,10 +114,10 @@ class History:
         if refusal:
             turn.words.setdefault("refusal", []).append(refusal)
         if item.name is not None and turn.message.setdefault("name", item.name) != item.name:
-            self._drop("the name of a message that is joined to another one")
+            self._drop("messages[].name (of one that is joined to another)")
         for part in item.content:
             if not isinstance(part, Text | Refusal):
-                self._drop(f"an assistant's {type(part).__name__.lower()}")
+                self._drop(f"input[].content[] (an assistant's {type(part).__name__.lower()})")
 
     def _hear(self, item: Message) -> None:
         self._reply = None
@@ -127,7 +127,7 @@ class History:
         if role == "system" and first is not None and first.message.get("role") == "system":
             first.heard.append(content)
             if item.name is not None and item.name != first.message.get("name"):
-                self._drop("the name of a message that is joined to another one")
+                self._drop("messages[].name (of one that is joined to another)")
             return
         turn = _Turn({"role": role, "content": ""})
         turn.heard.append(content)
@@ -138,7 +138,7 @@ class History:
     def _think(self, item: Reasoning) -> None:
         words = GAP.join([*item.thought, *item.summary])
         if not words and item.encrypted is None:
-            self._drop("reasoning that is only an id")
+            self._drop("input[] (reasoning that is only an id)")
             return
         turn = self._open()
         if words:
@@ -171,14 +171,15 @@ class History:
         if shown:
             turn.shown.append({"type": "text", "text": f"Shown by the tool call {item.call_id}:"})
             turn.shown += map(_part, shown)
-            self._drop("a tool result's pictures and files (sent in a user message)")
+            self._drop("input[].output[] (a picture or a file, sent in a user message)")
 
     def _opaque(self, item: OpaqueItem) -> None:
         in_content = item.where.endswith("]") and "]." in item.where
         if item.type == "item_reference":
             raise BadRequest(
-                f"{item.where} names an item by its id, and this upstream keeps none: "
-                "send the item itself (clients do with store = false)",
+                f"{item.where} names an item by its id. This upstream keeps none, and this process "
+                "remembers only items of its own replies, for a while: send the item itself "
+                "(clients do with store = false)",
                 param=item.where,
             )
         if in_content:

@@ -3,7 +3,8 @@
 `request.py` reads a client's body (`leftover.py` names what only this format can say of it) and
 `render.py` writes an upstream's; `decoder.py` reads a reply, with `board.py` for its items and
 `items.py` for one of them; `encoder.py` writes a stream and `resource.py` the Response object, with
-`settings.py` for what was asked; `quirks.py` lists where the schemas and the live service disagree.
+`settings.py` for what was asked; `recall.py` keeps items that a client may name by their ids;
+`quirks.py` lists where the schemas and the live service disagree.
 """
 
 from __future__ import annotations
