@@ -29,7 +29,8 @@ class ErrorInfo(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
     status: int = 500
     fault: Fault = "local"
     headers: dict[str, str] = {}
-    """Headers of the upstream that concern the caller: `retry-after`, `x-ratelimit-*`."""
+    """Headers of the upstream that concern the caller: `retry-after`, `x-ratelimit-*`. Inside a
+    stream only the first has a place, in the message (`openai_errors.in_stream`)."""
     raw: Any = None
     """The upstream's own error object, for a client of the same format."""
     raw_format: str | None = None

@@ -17,6 +17,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import structs
+
 from .. import jsontext
 from ..errors import ErrorInfo, concerning
 from ..sse import SSEDecoder
@@ -72,6 +74,7 @@ STATUS_OF_WORD = {
 CODE_OF_TYPE = {"exceed_context_size_error": "context_length_exceeded"}  # llama-server
 """OpenAI's `code` for a `type` that only its server knows. Clients act upon the code."""
 
+_SECONDS = re.compile(r"\d{1,6}(\.\d{1,3})?")  # `retry-after` may be a date, too
 _SECRET = re.compile(r"\b(sk-|Bearer\s+)[^\s'\",;]+")
 
 
@@ -85,6 +88,19 @@ def render_error(info: ErrorInfo, format_name: str | None = None) -> dict[str, A
     error: dict[str, Any] = dict(info.raw) if same and isinstance(info.raw, dict) else {}
     error |= {"message": info.message, "type": info.type, "param": info.param, "code": info.code}
     return {"error": error}
+
+
+def in_stream(info: ErrorInfo) -> ErrorInfo:
+    """Say in words what a stream that has begun can no longer say in headers: when to try again.
+
+    It is how OpenAI says it (`Please try again in 1.5s.`), and clients read it there: Codex waits
+    as long, and without it asks again at once. The other headers (`x-ratelimit-*`) are lost.
+    """
+    seconds = info.headers.get("retry-after", "")
+    if not _SECONDS.fullmatch(seconds) or "try again in" in info.message.lower():
+        return info
+    message = f"{info.message.rstrip(' .')}. Please try again in {seconds}s."
+    return structs.replace(info, message=message)
 
 
 def read_error(status: int, headers: Mapping[str, str], body: bytes, format_name: str) -> ErrorInfo:

@@ -8,16 +8,22 @@ from typing import Any
 import pytest
 
 from nursling.engine.errors import BadRequest, ErrorInfo
+from nursling.engine.events import Failed, Started
 from nursling.engine.formats.openai_errors import (
     KEPT_TEXT,
     QUOTED_TEXT,
     error_object_to_info,
+    in_stream,
     read_error,
     render_error,
     type_of_status,
 )
 from support.corpus import Recording, recordings
+from support.formats import FORMATS, IDENTITY
 from support.schemas import check
+
+
+HELLO = [{"role": "user", "content": "x"}]
 
 
 def brief(info: ErrorInfo) -> tuple[int, str, str | None, str | None, str]:
@@ -173,3 +179,34 @@ def test_odd_numbers(code: Any) -> None:
     """A number that is no HTTP status of an error does not become one."""
     info = error_object_to_info({"message": "x", "code": code}, status=None, format_name="chat")
     assert info.status == 502
+
+
+@pytest.mark.parametrize(
+    ("message", "after", "said"),
+    [
+        ("Too fast.", "7", "Too fast. Please try again in 7s."),
+        ("Too fast", "1.5", "Too fast. Please try again in 1.5s."),
+        ("Too fast. Please try again in 2.5s.", "3", "Too fast. Please try again in 2.5s."),
+        ("Too fast.", "Wed, 21 Oct 2026 07:28:00 GMT", "Too fast."),
+        ("Too fast.", "", "Too fast."),
+    ],
+)
+def test_when_to_try_again_is_said_in_a_stream(message: str, after: str, said: str) -> None:
+    """Headers are gone there: the message says it, as OpenAI's does and as Codex reads it."""
+    headers = {"retry-after": after, "x-ratelimit-remaining-tokens": "0"}
+    info = ErrorInfo(message=message, status=429, headers=headers if after else {})
+    assert in_stream(info).message == said
+    assert info.message == message
+
+
+@pytest.mark.parametrize("client", FORMATS)
+def test_both_streams_say_when_to_try_again(client: str) -> None:
+    """A refusal behind an early commit: the wait, and in Responses the code that Codex needs."""
+    info = ErrorInfo(message="Too fast.", status=429, headers={"retry-after": "7"})
+    request = FORMATS[client].parse_request({"model": "m", "input": "x", "messages": HELLO})
+    encoder = FORMATS[client].encoder(request, IDENTITY)
+    encoder.encode([Started("", "", 0)])
+    encoder.beat()
+    data = encoder.encode([Failed(info)]).decode()
+    assert "Too fast. Please try again in 7s." in data
+    assert client == "chat" or '"code":"rate_limit_exceeded"' in data

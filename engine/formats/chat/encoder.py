@@ -44,7 +44,7 @@ from ...jsontext import dumps
 from ...request import Request
 from ...sse import COMMENT_BEAT, encode_frame
 from ..base import Identity
-from ..openai_errors import render_error
+from ..openai_errors import in_stream, render_error
 from ..wire import DONE
 from .words import (
     FIELDS,
@@ -196,7 +196,7 @@ class ChatEncoder:
                 self._end(out)
             case _:
                 self._finish(out)
-                out.append(encode_frame(dumps(render_error(event.error, NAME))))
+                out.append(encode_frame(dumps(render_error(in_stream(event.error), NAME))))
 
     # The stream.
 

@@ -11,7 +11,8 @@ item once. Named rules, each because a real server needs it:
 * *nameless calls*: a call that opens without its name is read aside until its `done` tells it.
 * *empty messages* end when the reply ends: their text may stand in the final object only.
 * *order*: the final object may list items in any order; an item that was never streamed is added,
-  one that is missing there stays.
+  one that is missing there stays. The added one stands behind those that were streamed, wherever
+  the final object has it: their numbers are out, and a whole reply is the same fold.
 * *afterthoughts*: what the final object says beyond an item that has ended (citations, `phase`,
   the sources of a search) is an annotation of that item; its id is the one it was streamed by.
 """

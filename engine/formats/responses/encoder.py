@@ -41,6 +41,7 @@ from ...jsontext import dumps
 from ...request import Request
 from ..base import Identity
 from ..checks import JSON
+from ..openai_errors import in_stream
 from .quirks import EVENT_NAME, KEEPALIVE, REASONING_TEXT
 from .request import NAME
 from .resource import (
@@ -173,7 +174,7 @@ class ResponsesEncoder:
             case Failed():
                 if self._head is None:
                     self._begin(None)
-                self._end("failed", error_object(event.error), event.extra)
+                self._end("failed", error_object(in_stream(event.error)), event.extra)
             case PartStarted() | Annotated() | PartEnded() | ItemEnded():
                 self._take_of_item(event)
             case _:  # reasons and usage are said at the end; a second choice was not asked for
