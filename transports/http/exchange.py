@@ -191,7 +191,6 @@ class Exchange:
         self._reply: Reply | None = None
         self._encoder: Encoder | None = None
         self._lost: set[str] = set()
-        """The event that ended the reply, once its words are written."""
 
     async def run(self, send: Send, stamp: Stamp) -> None:
         """Answer. A cancellation (the client has left) passes through, recorded."""
