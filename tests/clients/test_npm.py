@@ -15,7 +15,7 @@ from support.conformance import APIS
 from support.fake_upstream import Close, Script, stream, whole
 from support.live import KEY, Live, answered, kind, live, run, script, text_of
 from support.npm import Npm
-from support.scripted import Api
+from support.scripted import Api, ChatReply
 
 
 pytestmark = pytest.mark.slow
@@ -40,6 +40,7 @@ CLIENTS = [
     Client("agents.mjs", "responses"),
     Client("ai.mjs", "chat"),
     Client("ai.mjs", "responses"),
+    Client("ai.mjs", "stored"),
     Client("ai.mjs", "compatible"),
 ]
 STORED = Client("ai.mjs", "stored")
@@ -102,6 +103,7 @@ HEARS = {
     ("openai.mjs", "responses"): {"reasoning, raw", "reasoning, summary"},
     ("agents.mjs", "responses"): {"reasoning, summary"},
     ("ai.mjs", "responses"): {"reasoning, summary"},
+    ("ai.mjs", "stored"): {"reasoning, summary"},
     ("ai.mjs", "compatible"): {"reasoning, raw", "reasoning, summary"},
 }
 """The reasoning that a client has eyes for. The others read none, or `reasoning` of a message."""
@@ -175,13 +177,32 @@ async def test_items_by_reference(npm: Npm, streamed: bool) -> None:
     assert {"type": "item_reference", "id": "msg_up_0"} in second
 
 
+def says(city: str, **more: Any) -> ChatReply:
+    arguments = json.dumps({"city": city})
+    call = {"name": "get_weather", "arguments": arguments}
+    calls = [{"id": f"call_{city}", "type": "function", "function": call}]
+    return ChatReply(({**more, "tool_calls": calls},), finish="tool_calls")
+
+
 @each_way
-async def test_no_items_by_reference(npm: Npm, streamed: bool) -> None:
-    """A chat upstream keeps no items: a reference to one is refused by name, with the way out."""
-    scripts = turns(("text and tool call", "text"), "chat", STORED, streamed=streamed)
+async def test_items_that_only_we_can_know(npm: Npm, streamed: bool) -> None:
+    """A chat upstream keeps nothing: reasoning and words that the client names are told it whole."""
+    replies = [
+        says("Tokyo", content="Let me see.", reasoning_content="Where?"),
+        says("Paris"),
+        ChatReply(({"content": "Sunny."},)),
+    ]
+    scripts = [stream(one.stream()) if streamed else whole(one.whole()) for one in replies]
     async with live("chat", *scripts) as at:
         heard = await hear(npm, STORED, at, streamed=streamed)
-    error = heard["error"]
-    assert (error["status"], error["param"]) == (400, "input[1]")
-    assert "store" in error["message"]
-    assert len(at.upstream.requests) == 1
+    assert "error" not in heard, heard["error"]
+    assert (heard["text"], heard["cities"]) == ("Sunny.", ["Tokyo", "Paris"])
+    named = [item["id"] for item in at.asked[2]["input"] if item.get("type") == "item_reference"]
+    assert [own.partition("_")[0] for own in named] == ["rs", "msg"]
+    _, first, _, second, _ = at.upstream.requests[2].json()["messages"]
+    assert first["content"] == "Let me see."
+    assert first["reasoning_content"] == "Where?"
+    for message, city in [(first, "Tokyo"), (second, "Paris")]:
+        [call] = message["tool_calls"]
+        assert call["id"] == f"call_{city}"
+        assert json.loads(call["function"]["arguments"]) == {"city": city}
