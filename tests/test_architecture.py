@@ -150,6 +150,28 @@ def test_the_vocabulary_depends_on_nothing_of_ours(name: str) -> None:
     assert ours <= {"nursling.engine.errors.ErrorInfo"}
 
 
+def test_no_modules_import_each_other() -> None:
+    """No circle, imports for type checkers included: every module can be understood by itself."""
+    module_of = {_dotted(path): name_of(path) for path in MODULES}
+    waits: dict[str, set[str]] = {}
+    for path in MODULES:
+        found = {owner for name in imports_of(path) if (owner := _owner(name, module_of))}
+        waits[name_of(path)] = found - {name_of(path)}
+    while free := {name for name, others in waits.items() if not others & waits.keys()}:
+        waits = {name: others for name, others in waits.items() if name not in free}
+    assert not waits, f"in circles, or behind one: {sorted(waits)}"
+
+
+def _dotted(path: Path) -> str:
+    parts = ["nursling", *path.relative_to(ROOT).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _owner(name: str, module_of: dict[str, str]) -> str | None:
+    """The module that an imported name comes from: itself one, or what it is taken from."""
+    return module_of.get(name) or module_of.get(name.rpartition(".")[0])
+
+
 @each_module
 def test_each_library_of_the_outside_has_one_home(path: Path) -> None:
     """A library can be replaced by changing one file."""

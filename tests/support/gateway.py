@@ -24,8 +24,8 @@ from nursling.engine.limits import Limits
 from nursling.engine.pipeline import Target
 from nursling.engine.request import Message, Request, Text
 from nursling.transports.gate import Gate
-from nursling.transports.http.app import Gateway, create_app
-from nursling.transports.http.exchange import Record
+from nursling.transports.http.app import create_app
+from nursling.transports.http.gateway import Gateway, Record
 from nursling.transports.http.server import Server, serve
 from support.toy import HELLO, Script, ToyFormat
 

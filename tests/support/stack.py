@@ -21,8 +21,8 @@ from prometheus_client import CollectorRegistry
 from nursling.engine.limits import Limits
 from nursling.transports.config import config_from_dict
 from nursling.transports.engine import Engine
-from nursling.transports.http.app import Gateway, create_app
-from nursling.transports.http.exchange import Record
+from nursling.transports.http.app import create_app
+from nursling.transports.http.gateway import Gateway, Record
 from nursling.transports.upstream.client import HttpClient
 from nursling.transports.upstream.pool import Origin
 

@@ -15,7 +15,8 @@ from nursling.engine.events import Usage
 from nursling.engine.limits import Limits
 from nursling.transports.http.app import log_request
 from nursling.transports.http.connection import safe_value
-from nursling.transports.http.exchange import Record, printable
+from nursling.transports.http.exchange import printable
+from nursling.transports.http.gateway import Record
 from support.gateway import OneKey, World
 from support.toy import HELLO, Script
 

@@ -15,7 +15,6 @@ import structlog
 from quart import Response, request
 from quart.globals import app_ctx, request_ctx
 from quart.typing import ResponseReturnValue
-from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from werkzeug.exceptions import NotFound as NoSuchPath
@@ -42,48 +41,13 @@ from .connection import (
     WebSocketConnection,
     header_pairs,
 )
-from .exchange import Engine, Exchange, Keys, Log, Record
+from .exchange import Exchange
+from .gateway import Engine, Gateway, Keys, Log, Record
 from .metrics import CONTENT_TYPE, Metrics
 from .origins import Origins
 
 
 PREFIXES = ("/v1", "")
-ROUTES = {
-    "/chat/completions": "chat",
-    "/responses": "responses",
-    "/models": "models",
-    "/livez": "livez",
-    "/readyz": "readyz",
-    "/metrics": "metrics",
-}
-"""Path below a prefix -> the route's name in metrics."""
-
-
-class Gateway(QuartTrio):
-    """The app, with what its connections need."""
-
-    asgi_http_class = HTTPConnection
-    asgi_websocket_class = WebSocketConnection
-
-    engine: Engine
-    keys: Keys
-    metrics: Metrics
-    origins: Origins
-    log: Log
-    new_identity: Callable[[], Identity]
-
-    def drain(self) -> None:
-        """Refuse new requests from now on; `/readyz` says 503."""
-        self.engine.gate.drain()
-
-    def end_streams(self) -> None:
-        """End what is still open, with an error that its client can read."""
-        self.engine.gate.end_streams()
-
-    def route_of(self, path: str) -> str:
-        """Name the route of a path, in one word of a closed set."""
-        path = path.removeprefix("/v1")
-        return "models" if path.startswith("/models/") else ROUTES.get(path, "other")
 
 
 def fresh_identity() -> Identity:
@@ -123,6 +87,7 @@ def create_app(
     `cors_origins`: web origins whose pages may use it; `"*"` for all.
     """
     app = Gateway("nursling.transports.http", static_folder=None)
+    app.asgi_http_class, app.asgi_websocket_class = HTTPConnection, WebSocketConnection
     app.engine, app.log, app.new_identity = engine, log, new_identity
     app.keys = engine.keys if keys is None else keys
     app.metrics = Metrics()

@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 from quart_trio.wrappers import TrioResponse
@@ -24,11 +24,8 @@ from nursling.engine import jsontext
 from nursling.engine.errors import UpgradeRefused
 from nursling.engine.formats.openai_errors import render_error
 
+from .gateway import Gateway
 from .stamps import Headers, new_request_id, own_request_id, stamps
-
-
-if TYPE_CHECKING:
-    from .app import Gateway
 
 
 Message = MutableMapping[str, Any]

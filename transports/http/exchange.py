@@ -12,32 +12,26 @@ from __future__ import annotations
 import re
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
-import msgspec
 import trio
 from quart import Request as HTTPRequest
 
 from nursling.engine import jsontext
 from nursling.engine.errors import Draining, ErrorInfo, InternalError, NurslingError, error_from
-from nursling.engine.events import Event, Failed, ItemStarted, Started, Usage, is_meaningful
+from nursling.engine.events import Event, Failed, ItemStarted, Started, is_meaningful
 from nursling.engine.formats.base import Encoder, Format
 from nursling.engine.formats.responses import RESPONSES
-from nursling.engine.formats.responses.recall import Recall
-from nursling.engine.limits import Limits, clock
-from nursling.engine.pipeline import Reply, Target, open_reply
+from nursling.engine.limits import clock
+from nursling.engine.pipeline import Reply, open_reply
 from nursling.engine.request import Request
 
-from ..gate import Gate
 from .body import read_json
 from .connection import Send, Stamp, header_pairs
+from .gateway import Gateway, Record
 from .metrics import reason_of
-
-
-if TYPE_CHECKING:
-    from .app import Gateway
 
 
 MAX_LOST = 32
@@ -58,81 +52,6 @@ STREAM_HEADERS = {
     "cache-control": "no-cache, no-transform",  # no-transform: compressing proxies would buffer
     "x-accel-buffering": "no",  # nginx
 }
-
-
-class Engine(Protocol):
-    """What the HTTP side needs to know of the composed engine."""
-
-    @property
-    def limits(self) -> Limits:
-        """The server's own limits."""
-        ...
-
-    @property
-    def formats(self) -> Mapping[str, Format]:
-        """The formats that clients may speak, by name."""
-        ...
-
-    @property
-    def gate(self) -> Gate:
-        """Who is let in, and how everyone leaves."""
-        ...
-
-    @property
-    def keys(self) -> Keys:
-        """Who may ask."""
-        ...
-
-    @property
-    def recall(self) -> Recall:
-        """What clients may name by id."""
-        ...
-
-    def resolve(self, model: str) -> Target:
-        """Find where a model lives. Raises `ModelNotFound`."""
-        ...
-
-    def models(self) -> list[dict[str, Any]]:
-        """List the models, as `/v1/models` shows them."""
-        ...
-
-
-class Keys(Protocol):
-    """Who may call."""
-
-    def check(self, headers: Mapping[str, str]) -> str:
-        """Return the name of the caller's key. `headers` in lower case. Raises `Unauthorized`."""
-        ...
-
-
-class Record(msgspec.Struct, kw_only=True):
-    """One finished request: what its log line says. Sizes in bytes, times in seconds."""
-
-    request_id: str
-    route: str
-    outcome: str
-    """`ok`, `client_gone`, or the reason of the failure."""
-    status: int = 0
-    """0 = the client left before there was one."""
-    key: str = ""
-    model: str = ""
-    provider: str = ""
-    upstream_format: str = ""
-    stream: bool = False
-    bytes_out: int = 0
-    events: int = 0
-    first_token: float | None = None
-    duration: float = 0.0
-    usage: Usage | None = None
-    lost: list[str] | None = None
-    """What the upstream's format said and the client's cannot: names, without their values."""
-    detail: str | None = None
-    """More about the failure than the client was told: where no connection came from, and why."""
-    bug: str | None = None
-    """Type and stack of an exception that should not have been; without its message."""
-
-
-Log = Callable[[Record], None]
 
 
 def printable(text: str) -> str:

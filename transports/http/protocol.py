@@ -15,11 +15,13 @@ import time
 import traceback
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from typing import Protocol as Interface  # "protocol" is HTTP here
 
 import h11
 import structlog
 import trio
+from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.logging import Logger
 from hypercorn.protocol.events import Body, EndBody, Request, Response
@@ -27,17 +29,16 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.task_group import TaskGroup
-from hypercorn.typing import ConnectionState, H11SendableEvent
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent
 
 from nursling.engine import jsontext
 from nursling.engine.errors import ErrorInfo
 from nursling.engine.formats.openai_errors import render_error
+from nursling.engine.limits import Limits
 
 from .stamps import Headers, new_request_id, own_request_id, stamps
-
-
-if TYPE_CHECKING:
-    from .server import Connection, Server
+from .wire import Wire
 
 
 MAX_BLANK = 4
@@ -83,6 +84,29 @@ class Stream(HTTPStream):
         await self.send(Body(stream_id=STREAM_ID, data=body))
         await self.send(EndBody(stream_id=STREAM_ID))
         self.state = ASGIHTTPState.CLOSED
+
+
+class Connection(Interface):
+    """What is known here of the connection that is served."""
+
+    wire: Wire
+    broken: bool
+
+    async def send(self, event: Event) -> None:
+        """Take what the protocol wants done."""
+        ...
+
+
+class Server(Interface):
+    """What is known here of the server that it belongs to."""
+
+    app: AppWrapper
+    config: Config
+    context: WorkerContext
+    state: dict[str, Any]
+    limits: Limits
+    tls: bool
+    draining: bool
 
 
 class Protocol(H11Protocol):

@@ -35,7 +35,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIFramework
+from hypercorn.typing import AppWrapper, ASGIFramework
 
 from nursling.engine.limits import DEFAULT_LIMITS, Limits, clock
 
@@ -128,6 +128,7 @@ class Connection:
                 await self.wire.write_all(data, self._limits.write_timeout)
         except Gone:
             self.broken = True
+            self._reading.cancel()  # it may wait for a next request's turn, behind unread bytes
             await self._lost()
         except Stalled:
             _log.warning("client_stalled", seconds=self._limits.write_timeout)
@@ -171,7 +172,7 @@ class Server:
     """All connections of one listener."""
 
     def __init__(self, app: ASGIFramework, limits: Limits, *, tls: bool) -> None:
-        self.app = ASGIWrapper(app)
+        self.app: AppWrapper = ASGIWrapper(app)
         self.limits = limits
         self.tls = tls
         self.draining = False
