@@ -588,8 +588,8 @@ def test_history_that_is_sent_otherwise() -> None:
         )
     )
     assert rendered.dropped == [
-        "a tool result's pictures and files (sent in a user message)",
-        "an assistant's image",
+        "input[].output[] (a picture or a file, sent in a user message)",
+        "input[].content[] (an assistant's image)",
         "input[4] (web_search_call)",
         "input[5] (computer_call)",
         "input[6] (computer_call_output)",
@@ -788,7 +788,8 @@ LEFT: dict[str, tuple[Json, list[str]]] = {
     "messages": (
         {"messages": [
             {"role": "user", "content": "q", "cache_control": MARK},
-            {"role": "assistant", "content": "a", "prefix": True, "annotations": []},
+            {"role": "assistant", "content": "a", "prefix": True, "annotations": [{}], "audio": {"id": "x"},
+             "tools": []},
             {"role": "tool", "tool_call_id": "c", "content": "r", "is_error": True}]},
         ["messages[0].cache_control", "messages[1].prefix", "messages[1].annotations",
          "messages[2].is_error"],
@@ -823,7 +824,7 @@ LEFT: dict[str, tuple[Json, list[str]]] = {
     ),
     "without end": (
         {"messages": [{"role": "user", "content": "q", "zip": 1}] * 1000},
-        [f"messages[{number}].zip" for number in range(64)],
+        [*[f"messages[{number}].zip" for number in range(64)], "and 936 more"],
     ),
 }  # fmt: skip
 
@@ -849,8 +850,8 @@ def test_lost_words() -> None:
     spoken = [Message(role="assistant", content=[Text("t")], name=name) for name in ("a", "a", "d")]
     rendered = render(program(items=[*system, Reasoning(id="rs_1"), *spoken]))
     assert rendered.dropped == [
-        "the name of a message that is joined to another one",
-        "reasoning that is only an id",
+        "messages[].name (of one that is joined to another)",
+        "input[] (reasoning that is only an id)",
     ]
     assert rendered.body["messages"] == [
         {"role": "system", "content": "s\n\ns\n\ns", "name": "a"},

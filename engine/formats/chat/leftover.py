@@ -1,105 +1,121 @@
-"""The places in a chat request of members that have no place in the normal form.
+"""What has a place in the normal form of a chat request, as a table; see `..leftover`.
 
-The law of this file: it names what another format would lose (`messages[0].cache_control`), and
-judges nothing. An object whose `type` is none of ours is one opaque thing, which is named as a
-whole elsewhere, and so are the fields of the body itself.
+An object of a type that is none of ours is one opaque thing, which is named as a whole elsewhere.
+The place of a call or a detail among its neighbours (`index`) is what the list says anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
-from typing import Any
-
-from ..checks import join
+from ..checks import JSON
+from ..leftover import Kinds, Shape, leftover, members
 
 
-MAX_PLACES = 64
-"""Places that are named. They go into a header and a log line; who needs more knows by then."""
-
-_Known = dict[str, Any]
-"""Member -> what is known inside it: the same for an object or a list of such, None = no matter."""
-
-_NAME: _Known = {"name": None}
-_DETAIL: _Known = dict.fromkeys(("type", "text", "summary", "data", "id", "index", "format"))
-_PART: _Known = {
-    "type": {"text", "input_text", "output_text", "refusal", "image_url", "input_image",
-             "input_audio", "file"},
-    "text": None,
-    "refusal": None,
-    "detail": None,
-    "image_url": {"url": None, "detail": None},
-    "input_audio": {"data": None, "format": None},
-    "file": {"file_id": None, "filename": None, "file_data": None},
-}  # fmt: skip
-_CALL: _Known = {
-    "type": None,
-    "id": None,
-    "index": None,
-    "function": {"name": None, "arguments": None},
-    "custom": {"name": None, "input": None},
-}
-_MESSAGE: _Known = {
-    "role": None,
-    "content": _PART,
-    "name": None,
-    "refusal": None,
-    "audio": None,
-    "tool_call_id": None,
-    "tool_calls": _CALL,
-    "function_call": {"name": None, "arguments": None},
-    "reasoning_content": None,
-    "reasoning": None,
-    "reasoning_details": _DETAIL,
-}
-_FUNCTION: _Known = dict.fromkeys(("name", "description", "parameters", "strict"))
-_GRAMMAR: _Known = {"type": None, "grammar": {"definition": None, "syntax": None}}
-_CHOICE: _Known = {
-    "type": {"function", "custom"},
-    "function": _NAME,
-    "custom": _NAME,
-}
-_BODY: _Known = {
-    "messages": _MESSAGE,
-    "tools": {
-        "type": {"function", "custom"},
-        "function": _FUNCTION,
-        "custom": {"name": None, "description": None, "format": _GRAMMAR},
+_TEXT = members("type", "text")
+_PICTURE = Shape(
+    {"type": None, "image_url": members("url", "detail"), "detail": None},
+    twins=(("detail", "image_url.detail"),),
+)
+_PART = Kinds(
+    {
+        "text": _TEXT,
+        "input_text": _TEXT,
+        "output_text": _TEXT,
+        "refusal": members("type", "refusal"),
+        "image_url": _PICTURE,
+        "input_image": _PICTURE,
+        "input_audio": members("type", input_audio=members("data", "format")),
+        "file": members("type", file=members("file_id", "filename", "file_data")),
+    }
+)
+_CALLED = members("name", "arguments")
+_CALL = Kinds(
+    {
+        "function": members("type", "id", "index", function=_CALLED),
+        "custom": members("type", "id", "index", custom=members("name", "input")),
     },
-    "functions": _FUNCTION,
-    "function_call": _NAME,
-    "tool_choice": {
-        **_CHOICE,
-        "type": {"function", "custom", "allowed_tools"},
-        "allowed_tools": {"mode": None, "tools": _CHOICE},
+    default="function",
+)
+_DETAIL = Kinds(
+    {
+        "reasoning.encrypted": members("type", "index", data=str, id=str),
+        "reasoning.summary": members("type", "index", summary=str),
+        "reasoning.text": members("type", "index", text=str),
     },
-    "response_format": {
-        "type": {"text", "json_object", "json_schema"},
-        "json_schema": {"name": None, "description": None, "schema": None, "strict": None},
+    lost=True,
+)
+_HEARD = members("role", "name", content=_PART)
+_ASSISTANT = Shape(
+    {
+        "role": None,
+        "content": _PART,
+        "name": None,
+        "refusal": None,
+        "audio": None,
+        "tool_calls": _CALL,
+        "function_call": _CALLED,
+        "reasoning_content": None,
+        "reasoning": None,
+        "reasoning_details": _DETAIL,
     },
+    twins=(("function_call", "tool_calls"),),
+)
+_MESSAGE = Kinds(
+    {
+        "system": _HEARD,
+        "developer": _HEARD,
+        "user": _HEARD,
+        "assistant": _ASSISTANT,
+        "tool": members("role", "tool_call_id", content=_PART),
+        "function": _HEARD,
+    },
+    tag="role",
+)
+
+_FUNCTION = members("name", "description", "parameters", "strict")
+_GRAMMAR = Kinds({"grammar": members("type", grammar=members("definition", "syntax"))})
+_TOOL = Kinds(
+    {
+        "function": members("type", function=_FUNCTION),
+        "custom": members("type", custom=members("name", "description", format=_GRAMMAR)),
+    }
+)
+_NAMED = {
+    "function": members("type", function=members("name")),
+    "custom": members("type", custom=members("name")),
 }
+_CHOICE = Kinds(
+    {
+        **_NAMED,
+        "allowed_tools": members("type", allowed_tools=members("mode", tools=Kinds(_NAMED))),
+    }
+)
+_SCHEMA = members("name", "description", "schema", "strict")
+_FORMAT = Kinds(
+    {
+        "text": members("type"),
+        "json_object": members("type"),
+        "json_schema": members("type", json_schema=_SCHEMA),
+    }
+)
+
+_BODY = Shape(
+    {
+        "messages": _MESSAGE,
+        "tools": _TOOL,
+        "functions": _FUNCTION,
+        "function_call": members("name"),
+        "tool_choice": _CHOICE,
+        "response_format": _FORMAT,
+    },
+    twins=(
+        ("max_tokens", "max_completion_tokens"),
+        ("reasoning.effort", "reasoning_effort"),
+        ("function_call", "tool_choice"),
+        ("parallel_tool_calls", "functions"),
+    ),
+)
 
 
-def leftover(body: dict[str, Any]) -> list[str]:
+def places(body: JSON) -> list[str]:
     """Name the members, below the top level, that the normal form does not hold."""
-    places = (
-        place for name, known in _BODY.items() for place in _unknown(body.get(name), known, name)
-    )
-    return list(islice(places, MAX_PLACES))
-
-
-def _unknown(value: Any, known: _Known, where: str) -> Iterator[str]:
-    if isinstance(value, list):
-        for number, element in enumerate(value):
-            yield from _unknown(element, known, f"{where}[{number}]")
-    elif isinstance(value, dict):
-        types = known.get("type")
-        if types is not None and value.get("type") not in types:
-            return
-        for name, member in value.items():
-            if member is None:
-                continue
-            if name not in known:
-                yield join(where, name)
-            elif name != "type" and known[name] is not None:
-                yield from _unknown(member, known[name], join(where, name))
+    return leftover(body, _BODY)

@@ -2,7 +2,7 @@
 
 The law of this file: one message may become several items, in the order in which they were said:
 reasoning, words, tool calls. Nothing is made up: an assistant's message with tool calls and no
-words gives no empty message.
+words gives no empty message, but for the speaker's name.
 
 Old forms are read as what they mean today: `function_call` and the role `function` as a tool call
 and its result, paired by name, with an id made of the message's number.
@@ -97,8 +97,8 @@ class _Reader:
         if refusal:
             content.append(Refusal(refusal))
         calls = self._calls(message, where)
-        if content or not calls:
-            name = take(message, "name", str, where)
+        name = take(message, "name", str, where)
+        if content or name or not calls:
             self.items.append(Message(role="assistant", content=content, name=name))
         self.items += foreign
         if message.get("audio") is not None:
@@ -152,10 +152,8 @@ def _call(call_id: str, body: JSON, where: str) -> ToolCall:
 def _reasoning(message: JSON, where: str) -> list[Reasoning]:
     """Read an assistant's earlier reasoning, in the fields that chat servers gave it in."""
     found: list[Reasoning] = []
-    thought = ""
-    for name in ("reasoning_content", "reasoning"):
-        thought = thought or take(message, name, str, where) or ""
-    spoken, summary = bool(thought), ""
+    spoken = [take(message, name, str, where) for name in ("reasoning_content", "reasoning")]
+    thought, summary = "", ""
     details = take(message, "reasoning_details", list, where) or []
     for _, detail in objects(details, join(where, "reasoning_details")):
         match detail:
@@ -164,15 +162,19 @@ def _reasoning(message: JSON, where: str) -> list[Reasoning]:
                 found.append(
                     Reasoning(id=own_id if isinstance(own_id, str) else "", encrypted=data)
                 )
-            case {"type": "reasoning.summary", "summary": str(text)} if not spoken:
+            case {"type": "reasoning.summary", "summary": str(text)}:
                 summary += text
-            case {"type": "reasoning.text", "text": str(text)} if not spoken:
+            case {"type": "reasoning.text", "text": str(text)}:
                 thought += text
             case _:
                 pass
-    if thought or summary:
+    # The same words under several names were said once; different ones are all kept.
+    thoughts = list(dict.fromkeys(filter(None, [*spoken, thought])))
+    if summary in thoughts:
+        summary = ""
+    if thoughts or summary:
         found = found or [Reasoning()]
-        found[0].thought = [thought] if thought else []
+        found[0].thought = thoughts
         found[0].summary = [summary] if summary else []
     return found
 

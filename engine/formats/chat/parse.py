@@ -38,7 +38,7 @@ from ..checks import (
     unknown,
     wrong,
 )
-from .leftover import leftover
+from .leftover import places
 from .messages import read_messages
 from .words import NAME
 
@@ -130,7 +130,7 @@ def parse_request(body: Any) -> Request:
         include_usage=bool(take(options, "include_usage", bool, "stream_options")),
         include_obfuscation=take(options, "include_obfuscation", bool, "stream_options"),
         extra=extra,
-        leftover=leftover(body),
+        leftover=places(body),
         raw=body,
     )
 
@@ -214,11 +214,11 @@ def _tools(body: JSON) -> tuple[list[Tool], ToolChoice | None, bool | None]:
             case kind:
                 tools.append(OpaqueTool(kind, where))
     parallel = take(body, "parallel_tool_calls", bool)
-    choice = _tool_choice(body)
+    choice = _tool_choice(body) or _legacy_choice(body)
     legacy = objects(take(body, "functions", list) or [], "functions")
     if legacy:
         tools += [_function(function, where) for where, function in legacy]
-        choice, parallel = choice or _legacy_choice(body), False  # a reply has room for one
+        parallel = False  # a reply has room for one
     return tools, choice, parallel
 
 

@@ -90,8 +90,10 @@ def _prefaced(messages: list[dict[str, Any]], preface: str) -> list[dict[str, An
 
 def _ask_for_usage(request: Request, call: Call, body: dict[str, Any], dropped: list[str]) -> None:
     options = body.pop("stream_options", None) or {}
-    if not call.stream:
-        return  # an error beside `stream: false`
+    if not call.stream:  # an error beside `stream: false`
+        known = {"include_usage", "include_obfuscation"}  # which then mean nothing
+        dropped += [f"stream_options.{name}" for name in options if name not in known]
+        return
     options = {name: value for name, value in options.items() if name != "include_usage"}
     if call.include_usage:
         options["include_usage"] = True
@@ -111,13 +113,14 @@ def _translate(request: Request, call: Call, dropped: list[str]) -> dict[str, An
     names = Names(request)
     history = History(names, wrap=wrap)
     body: dict[str, Any] = {"model": call.model, "messages": history.write(request.items)}
-    dropped += [*history.dropped, *request.leftover]
+    dropped += history.dropped
     body["stream"] = call.stream
     _settings(request, body, dropped)
     _tools(request, names, body, dropped, wrap=wrap)
     _leftover(request, body, dropped)
     if not body["messages"]:  # behind the refusals: a stored prompt comes without any input
         raise BadRequest("the conversation is empty", param="input")
+    dropped += request.leftover
     return body
 
 
@@ -176,6 +179,7 @@ def _tools(
     if isinstance(choice, AllowedTools):
         allowed = {(tool.kind, names.chosen(tool)) for tool in choice.tools}
         offered = [tool for tool in offered if _kind_and_name(tool, names) in allowed]
+        dropped += _missing(choice, offered, names, request.format)
         choice = choice.mode
     tools: list[dict[str, Any]] = []
     for tool in _flat(offered, names, dict(request.namespaces)):
@@ -196,6 +200,15 @@ def _tools(
         )
     elif choice not in (None, "auto", "none"):
         raise BadRequest("there is no tool that could be chosen", param="tool_choice")
+
+
+def _missing(choice: AllowedTools, offered: list[Tool], names: Names, client: str) -> Iterator[str]:
+    """The tools that a client allows and does not offer."""
+    known = {_kind_and_name(tool, names) for tool in offered}
+    where = "tool_choice.allowed_tools.tools" if client == NAME else "tool_choice.tools"
+    for number, tool in enumerate(choice.tools):
+        if (tool.kind, names.chosen(tool)) not in known:
+            yield f"{where}[{number}] (not among the tools)"
 
 
 def _flat(tools: list[Tool], names: Names, namespaces: dict[str, str]) -> Iterator[Tool]:

@@ -66,8 +66,9 @@ AUDIO = frozenset({"audio", "modalities"})
 def render_request(request: Request, call: Call) -> Rendered:
     """Write the request for a Responses upstream; see `Format.render_request`."""
     if request.format == NAME and request.raw is not None:
-        return Rendered(_as_it_came(request.raw, call))
-    dropped: list[str] = []
+        dropped: list[str] = []
+        return Rendered(_as_it_came(request.raw, call, dropped), dropped)
+    dropped = []
     body: JSON = {"model": call.model, "input": _input(request.items, dropped)}
     if call.preface is not None:
         body["instructions"] = call.preface
@@ -75,15 +76,16 @@ def render_request(request: Request, call: Call) -> Rendered:
     _settings(request, call, body, dropped)
     _tools(request, body, dropped)
     _leftover(request, body, dropped)
-    if request.format != NAME:
-        dropped += request.leftover
+    dropped += request.leftover
     return Rendered(body, dropped, request.stop)
 
 
-def _as_it_came(raw: JSON, call: Call) -> JSON:
+def _as_it_came(raw: JSON, call: Call, dropped: list[str]) -> JSON:
     body = {**raw, "model": call.model, "stream": call.stream}
-    if not call.stream:
-        body.pop("stream_options", None)  # an error beside `stream: false`
+    if not call.stream:  # an error beside `stream: false`
+        options = body.pop("stream_options", None) or {}
+        known = {"include_obfuscation"}  # which then means nothing
+        dropped += [f"stream_options.{name}" for name in options if name not in known]
     if call.preface is not None:
         old = raw.get("instructions")
         body["instructions"] = f"{call.preface}\n{old}" if old else call.preface
@@ -130,7 +132,8 @@ def _input(items: list[Item], dropped: list[str]) -> list[JSON]:
             case Reasoning():
                 if item.encrypted is not None:
                     made.append(_reasoning(item, item.encrypted))
-                elif "messages[].reasoning_content" not in dropped:
+                lost = item.encrypted is None or item.thought
+                if lost and "messages[].reasoning_content" not in dropped:
                     dropped.append("messages[].reasoning_content")
             case _:  # an OpaqueItem
                 raise BadRequest(f"{item.where} ({item.type}) cannot be sent on", param=item.where)

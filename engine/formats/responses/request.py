@@ -53,7 +53,7 @@ from ..checks import (
     unknown,
     wrong,
 )
-from .leftover import leftover
+from .leftover import places
 
 
 NAME = "responses"
@@ -142,7 +142,7 @@ def parse_request(body: Any) -> Request:
         previous_response_id=take(body, "previous_response_id", str),
         include_obfuscation=take(options, "include_obfuscation", bool, "stream_options"),
         extra=extra,
-        leftover=leftover(body),
+        leftover=places(body),
         raw=body,
     )
 
@@ -425,6 +425,7 @@ def _image(part: JSON, where: str) -> Image:
             return Image(url=url, file_id=file_id, detail=detail)
         case dict(nested):
             inner = take_detail(nested, path)
-            return Image(url=need(nested, "url", str, path), detail=detail or inner)
+            url = need(nested, "url", str, path)
+            return Image(url=url, file_id=file_id, detail=detail or inner)
         case _:
             raise wrong("a string", path)
