@@ -50,6 +50,13 @@ from .origins import Origins
 PREFIXES = ("/v1", "")
 
 
+class _App(Gateway):
+    """The gateway, and what serves its connections."""
+
+    asgi_http_class = HTTPConnection
+    asgi_websocket_class = WebSocketConnection
+
+
 def fresh_identity() -> Identity:
     """Make what is random about one reply."""
     return Identity(secrets.token_hex(16), int(time.time()))
@@ -86,8 +93,7 @@ def create_app(
     collection (perhaps empty) when it listens on loopback: it is the guard against DNS rebinding.
     `cors_origins`: web origins whose pages may use it; `"*"` for all.
     """
-    app = Gateway("nursling.transports.http", static_folder=None)
-    app.asgi_http_class, app.asgi_websocket_class = HTTPConnection, WebSocketConnection
+    app = _App("nursling.transports.http", static_folder=None)
     app.engine, app.log, app.new_identity = engine, log, new_identity
     app.keys = engine.keys if keys is None else keys
     app.metrics = Metrics()
