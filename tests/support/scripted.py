@@ -21,7 +21,11 @@ CREATED = 1_790_000_000
 MODEL = "upstream-model"
 
 
-def pieces(text: str, size: int = 3) -> list[str]:
+PIECE = 3
+"""Characters of a delta, unless a reply says otherwise."""
+
+
+def pieces(text: str, size: int = PIECE) -> list[str]:
     """The text in small pieces; an empty text is one empty piece."""
     return [text[at : at + size] for at in range(0, len(text), size)] or [""]
 
@@ -48,6 +52,7 @@ class ChatReply:
     """Unknown fields of the completion, and of every chunk."""
     interleaved: bool = False
     """Parallel tool calls grow in turns."""
+    piece: int = PIECE
 
     def whole(self) -> bytes:
         choices = [
@@ -103,7 +108,7 @@ class ChatReply:
                 for part in words:
                     yield {name: [part]}, None
             elif words:
-                for text in pieces(words):
+                for text in pieces(words, self.piece):
                     yield {name: text}, None
         calls = [
             list(self._call(index, call)) for index, call in enumerate(rest.pop("tool_calls", []))
@@ -151,6 +156,7 @@ class ResponsesReply:
     extra: Json = field(default_factory=dict)
     """Unknown fields of the Response."""
     interleaved: bool = False
+    piece: int = PIECE
 
     def whole(self) -> bytes:
         return json.dumps(self.response(), ensure_ascii=False).encode()
@@ -194,7 +200,9 @@ class ResponsesReply:
             {"type": f"response.{name}", "response": self.response("in_progress")}
             for name in ("created", "in_progress")
         ]
-        per_item = [list(_item_events(index, item)) for index, item in enumerate(self.output)]
+        per_item = [
+            list(_item_events(index, item, self.piece)) for index, item in enumerate(self.output)
+        ]
         if self.interleaved:
             begins = [steps[0] for steps in per_item]
             middles = zip_longest(*(steps[1:-1] for steps in per_item))
@@ -210,7 +218,7 @@ class ResponsesReply:
         )
 
 
-def _item_events(index: int, item: Json) -> Iterator[Json]:
+def _item_events(index: int, item: Json, piece: int) -> Iterator[Json]:
     """The events of one output item, from added to done."""
     place = {"output_index": index, "item_id": item.get("id")}
     empties: dict[str, Json] = {
@@ -229,12 +237,12 @@ def _item_events(index: int, item: Json) -> Iterator[Json]:
     match item["type"]:
         case "message":
             for number, part in enumerate(item["content"]):
-                yield from _part_events({**place, "content_index": number}, part)
+                yield from _part_events({**place, "content_index": number}, part, piece)
         case "reasoning":
             for number, part in enumerate(item.get("summary", ())):
-                yield from _part_events({**place, "summary_index": number}, part)
+                yield from _part_events({**place, "summary_index": number}, part, piece)
             for number, part in enumerate(item.get("content", ())):
-                yield from _part_events({**place, "content_index": number}, part)
+                yield from _part_events({**place, "content_index": number}, part, piece)
         case "function_call":
             grown = list(_growth(place, "function_call_arguments", "arguments", item["arguments"]))
             yield from [*grown[:-1], {**grown[-1], "name": item["name"]}]
@@ -248,14 +256,16 @@ def _item_events(index: int, item: Json) -> Iterator[Json]:
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
-def _growth(place: Json, name: str, field_name: str, text: str, **more: Any) -> Iterator[Json]:
-    for piece in pieces(text):
-        if piece:
-            yield {"type": f"response.{name}.delta", **place, "delta": piece, **more}
+def _growth(
+    place: Json, name: str, field_name: str, text: str, piece: int = PIECE, **more: Any
+) -> Iterator[Json]:
+    for words in pieces(text, piece):
+        if words:
+            yield {"type": f"response.{name}.delta", **place, "delta": words, **more}
     yield {"type": f"response.{name}.done", **place, field_name: text, **more}
 
 
-def _part_events(place: Json, part: Json) -> Iterator[Json]:
+def _part_events(place: Json, part: Json, piece: int) -> Iterator[Json]:
     kind = part["type"]
     text_field = "refusal" if kind == "refusal" else "text"
     around = "reasoning_summary_part" if kind == "summary_text" else "content_part"
@@ -278,7 +288,7 @@ def _part_events(place: Json, part: Json) -> Iterator[Json]:
         yield {"type": f"response.{name}.done", **place, **done}
     else:
         more: Json = {"logprobs": []} if kind == "output_text" else {}
-        yield from _growth(place, name, text_field, part[text_field], **more)
+        yield from _growth(place, name, text_field, part[text_field], piece, **more)
     for number, annotation in enumerate(part.get("annotations", ())):
         yield {
             "type": "response.output_text.annotation.added",
