@@ -788,8 +788,8 @@ LEFT: dict[str, tuple[Json, list[str]]] = {
     "messages": (
         {"messages": [
             {"role": "user", "content": "q", "cache_control": MARK},
-            {"role": "assistant", "content": "a", "prefix": True, "annotations": [{}], "audio": {"id": "x"},
-             "tools": []},
+            {"role": "assistant", "content": "a", "prefix": True, "annotations": [{}],
+             "audio": {"id": "x"}, "tools": []},
             {"role": "tool", "tool_call_id": "c", "content": "r", "is_error": True}]},
         ["messages[0].cache_control", "messages[1].prefix", "messages[1].annotations",
          "messages[2].is_error"],
