@@ -15,7 +15,8 @@ everything. After the last finish reason only the *grace* is left, and its end i
 
 Failures. A stage never raises: what goes wrong is a `Failed` behind the events that were good, and
 the upstream is released before it is passed on. Which error wins: the upstream's own words, then
-ours about the upstream, then a bug of ours (`InternalError`, with the bug as its cause).
+ours about the upstream, then a bug of ours (`InternalError`, with the bug as its cause). Of two
+stages that fail, the one whose failure stands first in the stream; the other is in its context.
 An exception or a cancellation of the program around us passes through as it is.
 
 This is the one file of the engine that knows Trio.
@@ -241,6 +242,7 @@ class Reply:
                 last = await self._converse(out)
             except Exception as error:  # noqa: BLE001 - a bug here is this reply's failure only
                 if self._settled:
+                    came_second(self.error, error)
                     return
                 self.error = the_one(error)
                 last = [Failed(self.error.info())]
@@ -364,6 +366,7 @@ class Reply:
                 except Exception as error:  # noqa: BLE001 - as above
                     failure = failure or the_one(error)
                 if failure is not None:
+                    came_second(failure, self.error)
                     self.error = failure
                     legal = [event for event in legal if not isinstance(event, Ended | Failed)]
                     legal.append(Failed(failure.info()))
@@ -439,6 +442,16 @@ def the_one(error: Exception) -> NurslingError:
     bug = InternalError("an internal error of the gateway")
     bug.__cause__ = error
     return bug
+
+
+def came_second(told: BaseException | None, other: BaseException | None) -> None:
+    """Keep an error that stands behind the one that is told: at the end of its contexts."""
+    if told is None or other is None:
+        return
+    while told.__context__ is not None:
+        told = told.__context__
+    if told is not other:
+        told.__context__ = other
 
 
 def concealed(info: ErrorInfo, conceal: Callable[[str], str]) -> ErrorInfo:
