@@ -70,7 +70,8 @@ _TOOL = Kinds(
         "namespace": members("type", "name", "description", tools=Kinds(_PLAIN_TOOLS)),
     }
 )
-_NAMED = dict.fromkeys(("function", "custom"), members("type", "name", "namespace"))
+_NAME = members("type", "name", "namespace")
+_NAMED = {"function": _NAME, "custom": _NAME}
 _CHOICE = Kinds({**_NAMED, "allowed_tools": members("type", "mode", tools=Kinds(_NAMED))})
 _FORMAT = Kinds(
     {

@@ -83,7 +83,7 @@ def render_request(request: Request, call: Call) -> Rendered:
 def _as_it_came(raw: JSON, call: Call, dropped: list[str]) -> JSON:
     body = {**raw, "model": call.model, "stream": call.stream}
     if not call.stream:  # an error beside `stream: false`
-        options = body.pop("stream_options", None) or {}
+        options: JSON = body.pop("stream_options", None) or {}
         known = {"include_obfuscation"}  # which then means nothing
         dropped += [f"stream_options.{name}" for name in options if name not in known]
     if call.preface is not None:
@@ -132,7 +132,7 @@ def _input(items: list[Item], dropped: list[str]) -> list[JSON]:
             case Reasoning():
                 if item.encrypted is not None:
                     made.append(_reasoning(item, item.encrypted))
-                lost = item.encrypted is None or item.thought
+                lost = item.encrypted is None or bool(item.thought)
                 if lost and "messages[].reasoning_content" not in dropped:
                     dropped.append("messages[].reasoning_content")
             case _:  # an OpaqueItem
