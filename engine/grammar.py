@@ -17,7 +17,8 @@ Mended, each because real servers do it:
   `stop` (LiteLLM 1.106 with n = 2);
 * a tool call that ends without a part had empty arguments.
 
-Refused: everything else. A reply that ends and never gave a reason was cut: `Truncated`.
+Refused: everything else. A reply that ends and never gave a reason was cut: `Truncated`. One
+without a choice 0 is none: most clients read no other, and would take it for an empty answer.
 """
 
 from __future__ import annotations
@@ -183,6 +184,8 @@ class Grammar:
     def _end(self, legal: list[Event]) -> None:
         if not any(self._choices.values()):
             raise Truncated("the upstream ended its reply without a finish reason")
+        if 0 not in self._choices:
+            raise RemoteProtocolError("the upstream's reply has no choice 0")
         for choice, finished in list(self._choices.items()):
             if not finished:
                 legal.append(self._finish(Finished(choice, "stop"), legal))

@@ -276,6 +276,13 @@ def test_an_end_without_any_reason_is_truncation() -> None:
 
 
 @pytest.mark.fault(30, "V")
+def test_an_end_without_the_first_choice_is_refused() -> None:
+    """A client that reads choice 0 would take a reply of choice 1 alone for an empty one."""
+    assert "no choice 0" in refused(
+        START, ItemStarted(0, "message", 1), Finished(1, "stop"), Ended()
+    )
+
+
 @pytest.mark.parametrize(
     ("events", "words"),
     [

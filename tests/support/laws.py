@@ -51,8 +51,8 @@ def frames(data: bytes) -> list[tuple[str, str]]:
 # Chat.
 
 
-def check_chat_stream(data: bytes, *, n: int = 1, usage: bool | None = False) -> list[Json]:
-    """A good chat stream of `n` choices. `usage`: it was asked for; None = either will do."""
+def check_chat_stream(data: bytes, *, n: int | None = 1, usage: bool | None = False) -> list[Json]:
+    """A good chat stream of `n` choices. `usage`: it was asked for. None = either will do."""
     shown = frames(data)
     _must(shown and shown[-1] == ("", "[DONE]"), "[DONE] is the last frame")
     chunks = _chat_chunks(shown[:-1])
@@ -62,7 +62,9 @@ def check_chat_stream(data: bytes, *, n: int = 1, usage: bool | None = False) ->
         for choice in chunk["choices"]
         if choice["finish_reason"]
     }
-    _must(finished == set(range(n)), f"{n} choices finish, not {sorted(finished)}")
+    begun = {choice["index"] for chunk in chunks for choice in chunk["choices"]}
+    expected_choices = begun if n is None else set(range(n))
+    _must(finished == expected_choices, f"{n} choices finish, not {sorted(finished)}")
     reports = [number for number, chunk in enumerate(chunks) if chunk.get("usage")]
     bare = [number for number, chunk in enumerate(chunks) if not chunk["choices"]]
     _must(reports == bare, "usage comes with empty choices, and only usage does")

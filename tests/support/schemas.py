@@ -237,9 +237,14 @@ def event_types(document: Document) -> dict[str, str]:
     return {tag: name for name in names for tag in definitions[name]["properties"]["type"]["enum"]}
 
 
+def wrong_with(document: Document, definition: str, value: Any) -> ValidationError | None:
+    """What is wrong with a value, if anything: the error that says most."""
+    return best_match(_validator(document, definition).iter_errors(value))
+
+
 def check(document: Document, definition: str, value: Any) -> Any:
     """Hold a value to one definition of a document."""
-    error = best_match(_validator(document, definition).iter_errors(value))
+    error = wrong_with(document, definition, value)
     if error is not None:
         shown = json.dumps(value, ensure_ascii=False)[:600]
         raise SchemaError(
