@@ -81,9 +81,9 @@ def render_request(request: Request, call: Call) -> Rendered:
 
 
 def _as_it_came(raw: JSON, call: Call, dropped: list[str]) -> JSON:
-    body = {**raw, "model": call.model, "stream": call.stream}
+    body: JSON = {**raw, "model": call.model, "stream": call.stream}
     if not call.stream:  # an error beside `stream: false`
-        options: JSON = body.pop("stream_options", None) or {}
+        options = body.pop("stream_options", None) or {}
         known = {"include_obfuscation"}  # which then means nothing
         dropped += [f"stream_options.{name}" for name in options if name not in known]
     if call.preface is not None:
