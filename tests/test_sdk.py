@@ -33,7 +33,7 @@ from support.fake_upstream import (
     stream,
     whole,
 )
-from support.kinds import KINDS, Kind, function_tool
+from support.kinds import KINDS, ROME, Kind, function_tool, namespace_tool
 from support.scripted import Api, ChatReply, ResponsesReply
 
 
@@ -228,6 +228,25 @@ async def test_responses_stream_helper_with_tools(upstream: Api) -> None:
         calls = [item for item in final.output if item.type == "function_call"]
         assert [call.call_id for call in calls] == ["call_tokyo", "call_paris"]
         assert json.loads(calls[1].arguments) == {"city": "Paris \U0001f5fc"}
+
+
+@each_upstream
+async def test_responses_tools_in_a_namespace(upstream: Api) -> None:
+    """Each call has its tool's namespace from the first event on; the upstream had the tool."""
+    tools: Any = [namespace_tool(ROME)]
+    name = "call of a tool in a namespace"
+    async with desk(upstream, script(name, upstream, "responses")) as at:
+        async with at.client.responses.stream(model="m", input="Hello.", tools=tools) as events:
+            seen = [event async for event in events]
+            final = await events.get_final_response()
+        [added] = [event.item for event in seen if event.type == "response.output_item.added"]
+        [call] = [item for item in final.output if item.type == "function_call"]
+        assert added.type == "function_call"
+        assert (added.namespace, added.name) == (call.namespace, call.name)
+        assert (call.namespace, call.name) == (ROME.namespace, ROME.name)
+        [offered] = at.upstream.requests[0].json()["tools"]
+        joined = offered.get("function", {}).get("name")
+        assert joined == ("mcp__weather__get_weather" if upstream == "chat" else None)
 
 
 @each_upstream
