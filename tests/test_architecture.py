@@ -66,6 +66,16 @@ RAISES_LATER = {"engine/pipeline.py", "transports/background.py"}
 """Catches a group of cancellations and raises the one that counts behind its `finally`."""
 
 
+WALL_CLOCKS = {"time", "time_ns", "ctime", "gmtime", "localtime", "now", "utcnow", "today"}
+"""Names of `time` and `datetime` that tell the time of day, which NTP and people may set."""
+
+DATES: dict[str, set[str]] = {
+    "transports/http/app.py": {"fresh_identity"},  # `created` of a reply
+    "transports/upstream/demo.py": {"__init__"},  # `created` of the demo's replies
+}
+"""File -> functions that may look at the wall clock: they date a reply, and decide nothing."""
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -233,3 +243,43 @@ def _own_nodes(function: ast.AsyncFunctionDef) -> Iterator[ast.AST]:
         yield node
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             waiting.extend(ast.iter_child_nodes(node))
+
+
+@pytest.mark.fault(44, "V")
+@each_module
+def test_no_decision_by_the_wall_clock(path: Path) -> None:
+    """A clock that jumps (NTP, an operator) cuts nothing: the time of day is for dates only."""
+    origins = set(imports_of(path))
+    assert not {name for name in origins if name.startswith("datetime")}
+    assert not {name for name in origins if name.removeprefix("time.") in WALL_CLOCKS - {"time"}}
+    assert "time.time" not in origins, "call it as time.time, so that it is seen"
+    found = {
+        (function.name if function is not None else "the module")
+        for node, function in _with_functions(tree_of(path))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "time"
+        and node.attr in WALL_CLOCKS
+    }
+    assert found <= DATES.get(name_of(path), set())
+
+
+def test_dates_are_dated() -> None:
+    """The list of functions that may look at the wall clock is not longer than it must be."""
+    for name, functions in DATES.items():
+        seen = {
+            function.name
+            for node, function in _with_functions(tree_of(ROOT / name))
+            if isinstance(node, ast.Attribute) and node.attr == "time" and function is not None
+        }
+        assert functions <= seen
+
+
+def _with_functions(
+    tree: ast.AST, function: ast.FunctionDef | ast.AsyncFunctionDef | None = None
+) -> Iterator[tuple[ast.AST, ast.FunctionDef | ast.AsyncFunctionDef | None]]:
+    """Every node, with the innermost function that it stands in."""
+    for node in ast.iter_child_nodes(tree):
+        inner = node if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else function
+        yield node, inner
+        yield from _with_functions(node, inner)

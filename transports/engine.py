@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any
 
-from nursling.engine.errors import BadRequest, Draining
+from nursling.engine.errors import BadRequest, Draining, LocalProtocolError
 from nursling.engine.formats.base import Format
 from nursling.engine.formats.responses.recall import Recall
 from nursling.engine.limits import Limits
@@ -52,6 +52,11 @@ class Engine:
         self._demo = DemoUpstream()
         self._upstreams = {DEMO: self._demo, **upstreams}
         self._config, self._catalog = self._load(config)
+        self._closed = False
+
+    def close(self) -> None:
+        """Serve nobody any more: the connections are gone."""
+        self._closed = True
 
     @property
     def config(self) -> Config:
@@ -90,9 +95,12 @@ class Engine:
 
         `request` is a `Request`, or the body of a Chat Completions request (it has `messages`) or
         of a Responses request (it has `input`); a body is streamed unless it says otherwise.
-        Raises `BadRequest`, `ModelNotFound`, `NotSupported`; `Overloaded` past `max_streams`, and
-        `Draining`. What goes wrong later is raised by reading the reply.
+        Raises `BadRequest`, `ModelNotFound`, `NotSupported`; `Overloaded` past `max_streams`,
+        `Draining`, and `LocalProtocolError` outside the `async with` of the engine. What goes
+        wrong later is raised by reading the reply.
         """
+        if self._closed:
+            raise LocalProtocolError("this engine is closed")
         asked = request if isinstance(request, Request) else self._parse(request)
         target = self.resolve(asked.model)
         with self.gate.admit() as scope:
@@ -128,4 +136,8 @@ async def open_engine(
     the configuration has another address under this name.
     """
     async with HttpClient(limits=config.limits) as client, beside(client.sweep):
-        yield Engine(config, client, upstreams or {})
+        engine = Engine(config, client, upstreams or {})
+        try:
+            yield engine
+        finally:
+            engine.close()

@@ -3,14 +3,16 @@
 The law of this file: a line has an event's name and values that are about the request, never of
 it: no prompt, no completion, no key. Values that others chose (a model's name, a header) are
 escaped, so that nobody can forge a line or colour a terminal. For people on a terminal; JSON
-otherwise.
+otherwise. What libraries warn of by the standard library's logging is a line of ours too, without
+traceback, and not the same one again and again.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+import time
+from collections.abc import Callable, MutableMapping
 from typing import Any, TextIO
 
 import structlog
@@ -20,6 +22,11 @@ LEVELS = ("debug", "info", "warning", "error")
 _LIBRARIES = ("httpx", "httpcore", "hypercorn.access", "hypercorn.error", "quart", "watchfiles")
 LONGEST = 300
 """Characters of one value; what is longer was not meant for a log."""
+PAUSE = 10.0
+"""Seconds in which a library's warning is not said again: Trio has one each 0.1 s while there are
+no descriptors to accept with."""
+KINDS = 100
+"""Kinds of such warnings that are remembered."""
 
 
 def configure(level: str = "info", file: TextIO | None = None) -> None:
@@ -44,6 +51,37 @@ def configure(level: str = "info", file: TextIO | None = None) -> None:
     )
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
+    root = logging.getLogger()
+    for handler in [*root.handlers]:
+        if isinstance(handler, FromLibraries):
+            root.removeHandler(handler)
+    root.addHandler(FromLibraries())
+
+
+class FromLibraries(logging.Handler):
+    """Writes what libraries warn of as lines of ours: one per kind of warning and `PAUSE`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(logging.WARNING)
+        self._clock = clock
+        self._quiet: dict[tuple[str, str], tuple[float, int]] = {}
+        """Of each kind of warning: until when it is not said again, and how often it was not."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or count one that is not written."""
+        kind = (record.name, str(record.msg))
+        now = self._clock()
+        until, untold = self._quiet.get(kind, (now, 0))
+        if now < until:
+            self._quiet[kind] = (until, untold + 1)
+            return
+        if len(self._quiet) >= KINDS:
+            self._quiet.clear()
+        self._quiet[kind] = (now + PAUSE, 0)
+        more = {"untold": untold} if untold else {}
+        log = structlog.get_logger(record.name)
+        say = log.error if record.levelno >= logging.ERROR else log.warning
+        say("library", library=record.name, says=record.getMessage(), **more)
 
 
 def escape(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

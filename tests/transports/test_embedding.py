@@ -12,6 +12,7 @@ import trio
 from nursling.engine.errors import (
     BadRequest,
     Draining,
+    LocalProtocolError,
     ModelNotFound,
     Overloaded,
     UpstreamError,
@@ -266,6 +267,43 @@ async def test_two_engines_know_nothing_of_each_other() -> None:
         assert two.models() == []
         assert dict(one.formats).keys() == {"chat", "responses"}
         assert one.endpoints == {}
+
+
+@pytest.mark.fault(60, "V")
+async def test_one_engine_in_two_nurseries() -> None:
+    """Tasks that ask one engine at once have a reply each, and one that leaves hurts nobody."""
+    mine = Mine()
+    tables = {"models": [{"id": "m", "provider": "mine"}]}
+    async with open_engine(config(tables), upstreams={"mine": mine}) as engine:
+        texts: list[str] = []
+
+        async def read_all() -> None:
+            async with engine.stream(CHAT) as reply:
+                texts.append(await text_of(reply))
+
+        async with trio.open_nursery() as one, trio.open_nursery() as other:
+            one.start_soon(read_all)
+            other.start_soon(read_all)
+            async with engine.stream(CHAT):
+                pass
+        assert len(set(texts)) == 1
+        assert len(texts) == 2
+        assert texts[0]
+        assert engine.gate.open == 0
+    assert mine.open_now == 0
+
+
+@pytest.mark.fault(60, "V")
+async def test_an_engine_that_is_closed_says_so() -> None:
+    """Outside its block an engine is of no use, and neither is a reply outside its own."""
+    async with open_engine(config()) as engine:
+        async with engine.stream({**CHAT, "model": "demo"}) as reply:
+            pass
+        with pytest.raises(LocalProtocolError, match="this reply is closed"):
+            await reply.receive()
+    with pytest.raises(LocalProtocolError, match="this engine is closed"):
+        async with engine.stream({**CHAT, "model": "demo"}):
+            pass
 
 
 def test_an_upstream_of_ones_own_is_one() -> None:

@@ -17,6 +17,9 @@ from nursling.transports import logs
 def as_before() -> Iterator[None]:
     yield
     structlog.reset_defaults()
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if type(one) is logs.FromLibraries]:
+        root.removeHandler(handler)
 
 
 class Terminal(io.StringIO):
@@ -60,6 +63,38 @@ def test_libraries_are_quiet() -> None:
     logs.configure(file=io.StringIO())
     for name in ("httpx", "httpcore", "hypercorn.access"):
         assert not logging.getLogger(name).isEnabledFor(logging.INFO)
+
+
+@pytest.mark.fault(45, "V")
+def test_what_libraries_warn_of_is_a_line_of_ours() -> None:
+    """One line of our form, without traceback, and not the same one again for a while."""
+    out = io.StringIO()
+    logs.configure(file=out)
+    [handler] = [one for one in logging.getLogger().handlers if type(one) is logs.FromLibraries]
+    now = 0.0
+    handler._clock = lambda: now
+    library = logging.getLogger("trio.serve_listeners")
+    for step in range(200):  # 20 s without a descriptor
+        now = step * 0.1
+        library.error("accept returned %s", f"EMFILE\n{step}", exc_info=OSError("x"))
+    library.warning("another")
+    library.info("quiet")
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(line["says"], line["level"], line.get("untold")) for line in lines] == [
+        ("accept returned EMFILE\\n0", "error", None),
+        ("accept returned EMFILE\\n100", "error", 99),
+        ("another", "warning", None),
+    ]
+    assert {line["library"] for line in lines} == {"trio.serve_listeners"}
+
+
+def test_kinds_of_warnings_are_not_remembered_without_bound() -> None:
+    """A library that puts numbers into its messages does not fill our memory."""
+    logs.configure(file=io.StringIO())
+    [handler] = [one for one in logging.getLogger().handlers if type(one) is logs.FromLibraries]
+    for number in range(1000):
+        logging.getLogger("chatty").warning(f"odd number {number}")  # noqa: G004 - it is the case
+    assert len(handler._quiet) <= logs.KINDS
 
 
 def test_exceptions_have_a_traceback() -> None:
