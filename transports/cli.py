@@ -11,6 +11,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import click
+import structlog
 import trio
 from rich.console import Console
 from rich.markup import escape
@@ -20,7 +21,7 @@ from nursling.engine.errors import NurslingError
 from nursling.engine.events import PartDelta, PartStarted
 from nursling.engine.request import Message, Request, Text
 
-from . import logs
+from . import descriptors, logs
 from .config import Config, ConfigError, load_config, with_address
 from .engine import open_engine
 from .gateway import run_gateway
@@ -69,6 +70,9 @@ def serve(file: str | None, host: str | None, port: int | None, log_level: str) 
     found = _load(file)
     try:
         config = with_address(found, host, port)
+        if missing := descriptors.make_room(config.limits):
+            log = structlog.get_logger("nursling")
+            log.warning("descriptors missing", count=missing, why="the hard limit (ulimit -Hn)")
         trio.run(_serve, config, load)
     except ConfigError as error:
         raise ConfigFailure(str(error)) from None
