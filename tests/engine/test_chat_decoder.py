@@ -32,6 +32,7 @@ from support.chat import (
     ask,
     chunk,
     decode,
+    encode,
     fold,
     frame,
     legal,
@@ -865,3 +866,20 @@ def test_two_reasonings() -> None:
         {"reasoning_content": "a", "reasoning": "a"}, {"reasoning_content": "b", "reasoning": "c"}
     )
     assert said_by(read(data)) == [("thought", "abc")]
+
+
+@pytest.mark.parametrize("kind", ["function", "custom"])
+def test_unknown_members_inside_a_call_pass(kind: str) -> None:
+    """What nobody knows inside `function` or `custom` reaches a chat client, streamed and whole."""
+    text = "arguments" if kind == "function" else "input"
+    first = {"index": 0, "id": "c1", "type": kind, kind: {"name": "f", text: "", "x": {"a": 1}}}
+    later = {"index": 0, kind: {text: "{}", "y": 2}}
+    data = stream(calls(first), calls(later), finish="tool_calls")
+    assert encode(legal(decode(data))).count(b'"x":{"a":1}') == 1
+    assert b'"y":2' in encode(legal(decode(data)))
+    [made] = CHAT.render_reply(read(data), ask(), IDENTITY)["choices"][0]["message"]["tool_calls"]
+    assert made == {
+        "id": "c1",
+        "type": kind,
+        kind: {"name": "f", text: "{}", "x": {"a": 1}, "y": 2},
+    }

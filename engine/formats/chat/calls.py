@@ -29,13 +29,14 @@ from ...errors import RemoteProtocolError
 from ...events import Event, ItemStarted, PartDelta, PartStarted
 from .names import Names
 from .unwrap import Unwrapper
-from .words import tagged, without_nulls
+from .words import patched, tagged, without_nulls
 
 
 MAX_CALLS = 128
 """Tool calls of one choice. OpenAI's API knows no more tools than that."""
 
 _KNOWN = frozenset({"index", "id", "type", "function", "custom"})
+_SPOKEN = frozenset({"name", "arguments", "input"})
 
 
 class _Object:
@@ -174,8 +175,10 @@ class Calls:
         )
         call.custom = call.custom or custom or entry.get("type") == "custom"
         self._current = call
-        patch = {} if entry.keys() <= _KNOWN else without_nulls(entry)
-        self._grow(call, {k: v for k, v in patch.items() if k not in _KNOWN}, body, out)
+        patch = _beyond(entry, _KNOWN)
+        if inner := _beyond(body, _SPOKEN):
+            patch["custom" if custom else "function"] = inner
+        self._grow(call, patch, body, out)
         return call
 
     def _find(
@@ -221,7 +224,7 @@ class Calls:
             call.arguments.feed(text)
         if call.item < 0:
             call.waiting.append(text)
-            call.patch |= patch
+            call.patch = patched(call.patch, patch)
             if not call.name:
                 self._keep(call, len(text) + (len(jsontext.dumps(patch)) if patch else 0))
                 return
@@ -275,6 +278,13 @@ def _is_another(call: _Call, call_id: str, body: dict[str, Any], before: set[_Ca
         return False
     more = _text(body.get("arguments"))
     return name != call.name or (call.arguments.whole and bool(more) and not more.isspace())
+
+
+def _beyond(value: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """The members that are not known, and say something."""
+    if value.keys() <= known:
+        return {}
+    return without_nulls({name: value[name] for name in value if name not in known})
 
 
 def _text(arguments: Any) -> str:

@@ -55,6 +55,7 @@ from .words import (
     is_legacy,
     native_reason,
     patch_of,
+    patched,
     write_call,
     write_citation,
     write_finish,
@@ -173,9 +174,7 @@ class ChatEncoder:
             case Started():
                 self._start(event)
             case ItemStarted():
-                item = self._items[event.item] = _Item(event)
-                if event.kind == "tool_call":
-                    self._place(item)
+                self._items[event.item] = _Item(event)
             case PartStarted():
                 self._open(event, patch or {}, out)
             case Annotated():
@@ -319,13 +318,14 @@ class ChatEncoder:
             taken = self._choice(item.choice).call_ids
             call_id = distinct_id(start.id, taken, self._identity.token, start.item)
             call = write_call(call_id, start.name, "", custom=custom)
-            delta = {"tool_calls": [{"index": item.place, **call, **more}]}
+            delta = {"tool_calls": [patched({"index": item.place, **call}, more)]}
         self._write(item.choice, delta, out)
 
     def _open(self, event: PartStarted, patch: dict[str, Any], out: list[bytes]) -> None:
         item = self._items[event.item]
         part = self._parts[event.item, event.part] = _Part(item)
         if item.start.kind == "tool_call":
+            self._place(item)  # not before: clients count the calls as they are told
             part.custom = event.kind == "input"
             self._tell(item, custom=part.custom, out=out)
             return
@@ -340,7 +340,7 @@ class ChatEncoder:
             text = self._lead(part) + text
         delta = part.delta(text)
         if patch and "call" in patch and item.place is not None:
-            delta["tool_calls"][0] |= patch["call"]
+            delta["tool_calls"][0] = patched(delta["tool_calls"][0], patch["call"])
         elif not (text or event.logprobs or patch):
             return
         logprobs = {part.field: event.logprobs} if event.logprobs else None

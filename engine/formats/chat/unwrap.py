@@ -31,7 +31,7 @@ def wrap_tool(tool: CustomTool) -> dict[str, Any]:
     """Say a custom tool as a function. A grammar, which chat servers cannot hold, is quoted."""
     told = [tool.description] if tool.description else []
     wanted = "The whole input of the tool, as plain text."
-    if tool.grammar and tool.grammar.get("type") == "grammar":
+    if tool.grammar and "definition" in tool.grammar:  # and not "any text"
         syntax, definition = tool.grammar.get("syntax", ""), tool.grammar.get("definition", "")
         told.append(f"The input must follow this {syntax} grammar:\n{definition}")
     return {

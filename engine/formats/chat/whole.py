@@ -20,6 +20,7 @@ from .words import (
     distinct_id,
     is_legacy,
     native_reason,
+    patched,
     write_call,
     write_citation,
     write_finish,
@@ -135,7 +136,7 @@ def _call(item: FinishedItem, call_id: str) -> dict[str, Any]:
     custom = any(part.kind == "input" for part in item.parts.values())
     call = write_call(call_id, item.name, item.text("arguments", "input"), custom=custom)
     for note in [*item.notes, *(note for part in item.parts.values() for note in part.notes)]:
-        call |= note.get(NAME, {}).get("call", {})
+        call = patched(call, note.get(NAME, {}).get("call", {}))
     return call
 
 

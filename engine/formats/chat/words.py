@@ -115,6 +115,15 @@ def tagged(patch: dict[str, Any]) -> Extra:
     return {NAME: patch}
 
 
+def patched(value: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Lay a patch over an object, and over the objects that are its members."""
+    made = {**value, **patch}
+    for name in value.keys() & patch.keys():
+        if isinstance(value[name], dict) and isinstance(patch[name], dict):
+            made[name] = {**value[name], **patch[name]}
+    return made
+
+
 def without_nulls(value: dict[str, Any]) -> dict[str, Any]:
     """Drop the members that say nothing."""
     return {key: member for key, member in value.items() if member is not None}
