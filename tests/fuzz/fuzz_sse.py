@@ -15,8 +15,8 @@ from support.cuts import cut_at
 
 BUDGET = 256
 SEEDS = [
-    b'event: a\ndata: {"a": 1}\n\n: beat\n\ndata: one\ndata:two\n\nid: 7\nretry: 3\n\ndata: [DONE]\n\n',
-    b"\xef\xbb\xbfdata: 1\r\n\r\ndata\r\rdata:\n\n\xef\xbb\xbfdata: \xf0\x9f\x90\x8e\xe2\x80\xa8\n\n",
+    b'event: a\ndata: {"a": 1}\n\n: beat\n\ndata: 1\ndata:2\n\nid: 7\nretry: 3\n\ndata: [DONE]\n\n',
+    b"\xef\xbb\xbfdata: 1\r\n\r\ndata\r\rdata:\n\n\xef\xbb\xbfdata: \xf0\x9f\xe2\x80\xa8\n\n",
     b"data: " + b"x" * 245 + b"\n\ndata: 1\nevent: " + b"y" * 230 + b"\n\ndata: the last",
 ]
 

@@ -21,7 +21,7 @@ import zlib
 from typing import Any
 
 from nursling.engine.accumulate import Accumulator
-from nursling.engine.errors import NurslingError, UpstreamError, error_from
+from nursling.engine.errors import UpstreamError, error_from
 from nursling.engine.events import Ended, Event, Failed, Finished
 from nursling.engine.grammar import Grammar
 from nursling.engine.limits import Limits
@@ -40,11 +40,8 @@ APIS: tuple[Api, ...] = ("chat", "responses")
 
 def seeds(api: Api) -> list[bytes]:
     """Every kind of content that this API can say, streamed and whole."""
-    replies = [getattr(kind, form) for kind in KINDS for form in (api, "wrapped")]
-    mine = [
-        one for one in replies if one is not None and type(one).__name__.lower().startswith(api)
-    ]
-    return [data for one in mine for data in (one.stream(), one.whole())]
+    replies = [kind.upstream(api, client) for kind in KINDS for client in APIS]
+    return [data for one in replies if one is not None for data in (one.stream(), one.whole())]
 
 
 def request_of(client: Api) -> Request:
@@ -106,8 +103,7 @@ def normalized(events: list[Event]) -> list[Event]:
         for event in events:
             grammar.take(event, legal)
         fold.add(legal)
-    except NurslingError as error:
-        assert isinstance(error, UpstreamError)
+    except UpstreamError as error:
         legal = [event for event in legal if not isinstance(event, Ended | Failed)]
         legal.append(Failed(error.info()))
     assert Grammar().check(legal) == legal
