@@ -117,11 +117,12 @@ def tagged(patch: dict[str, Any]) -> Extra:
 
 def patched(value: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     """Lay a patch over an object, and over the objects that are its members."""
-    made = {**value, **patch}
-    for name in value.keys() & patch.keys():
-        if isinstance(value[name], dict) and isinstance(patch[name], dict):
-            made[name] = {**value[name], **patch[name]}
-    return made
+    deeper = {
+        name: {**value[name], **patch[name]}
+        for name in value.keys() & patch.keys()
+        if isinstance(value[name], dict) and isinstance(patch[name], dict)
+    }
+    return {**value, **patch, **deeper}
 
 
 def without_nulls(value: dict[str, Any]) -> dict[str, Any]:
