@@ -1,0 +1,163 @@
+"""Faults of an upstream that only real sockets have: TLS, and what a kernel does with an RST."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trustme
+from structlog.testing import capture_logs
+
+from nursling.transports import config_from_dict, open_engine
+from nursling.transports.http.app import Gateway, create_app
+from nursling.transports.http.server import serve
+from support.fake_upstream import (
+    Chunk,
+    FakeUpstream,
+    Reset,
+    Send,
+    Wait,
+    fake_upstream,
+    stream,
+    whole,
+)
+from support.gateway import Served, post, read_until, until
+from support.laws import check_failed_stream
+from support.scripted import Api
+from support.stack import APIS, NAMES, PATHS, TOLD, begun, good
+
+
+ASKS = {"chat": {"messages": [{"role": "user", "content": "Hi"}]}, "responses": {"input": "Hi"}}
+
+each_client = pytest.mark.parametrize("client", APIS, ids=lambda api: f"to-{api}")
+each_upstream = pytest.mark.parametrize("upstream", APIS, ids=lambda api: f"from-{api}")
+
+
+@asynccontextmanager
+async def before(server: FakeUpstream, api: Api) -> AsyncGenerator[tuple[Served, Gateway], None]:
+    """The gateway before an upstream."""
+    config = config_from_dict(
+        {
+            "providers": {"up": {"api": NAMES[api], "base_url": server.base_url}},
+            "models": [{"id": "m", "provider": "up"}],
+        },
+        environ={},
+    )
+    async with open_engine(config) as engine:
+        app = create_app(engine)
+        stop, now = trio.Event(), trio.Event()
+
+        async def run(task_status: trio.TaskStatus[list[str]]) -> None:
+            await serve(app, host="127.0.0.1", port=0, stop=stop, now=now, task_status=task_status)
+
+        async with trio.open_nursery() as nursery:
+            [url] = await nursery.start(run)
+            yield Served(url, stop, now), app
+            stop.set()
+        assert engine.gate.open == 0
+    await server.wait_closed()
+
+
+def asking(client: Api, *, streamed: bool = True) -> bytes:
+    body = {"model": "m", "stream": streamed, **ASKS[client]}
+    return post(body, path=PATHS[client], head=b"Connection: close\r\n")
+
+
+def body_of(answer: bytes) -> bytes:
+    """The body of an answer, which came in chunks."""
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head.lower()
+    body = b""
+    while not rest.startswith(b"0\r\n"):
+        size, _, rest = rest.partition(b"\r\n")
+        body += rest[: int(size, 16)]
+        rest = rest[int(size, 16) + 2 :]
+    return body
+
+
+def ends(app: Gateway, reason: str) -> float | None:
+    return app.metrics.registry.get_sample_value("nursling_stream_ends_total", {"reason": reason})
+
+
+def told(body: bytes, client: Api) -> str:
+    """The words of a broken stream."""
+    events, _ = check_failed_stream(body, client)
+    if client == "responses":
+        return "".join(
+            event["delta"] for event in events if event["type"] == "response.output_text.delta"
+        )
+    return "".join(
+        choice["delta"].get("content") or "" for event in events for choice in event["choices"]
+    )
+
+
+@pytest.mark.fault(3, "R")
+@each_client
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_certificate_that_does_not_verify(client: Api, streamed: bool) -> None:
+    """The client hears of no connection, and the operator reads why in the log."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with capture_logs() as logs:
+        async with (
+            fake_upstream(whole({}), tls=context) as server,
+            before(server, "chat") as (served, app),
+        ):
+            answer = await served.raw(asking(client, streamed=streamed))
+            await until(lambda: ends(app, "upstream_unreachable") == 1)
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert b'"code":"upstream_unreachable"' in answer
+    assert b"certificate" not in answer
+    assert str(server.port).encode() not in answer
+    (line,) = [entry for entry in logs if entry["event"] == "request"]
+    assert "the certificate does not verify: unable to get local issuer" in line["detail"]
+
+
+@pytest.mark.fault(13, "R")
+@each_client
+@each_upstream
+async def test_a_reset_inside_a_frame(client: Api, upstream: Api) -> None:
+    """What came before the RST is told, then the error; nothing says stop."""
+    gate = trio.Event()
+    script = stream(begun(upstream), Wait(gate), Reset(), end=False)
+    async with (
+        fake_upstream(script) as server,
+        before(server, upstream) as (served, app),
+        await served.connect() as asker,
+    ):
+        await asker.send_all(asking(client))
+        answer = await read_until(asker, b" ho")
+        gate.set()
+        answer += await read_until(asker, b"0\r\n\r\n")
+        body = body_of(answer)
+        assert told(body, client) == TOLD
+        assert b'"stop"' not in body
+        await until(lambda: ends(app, "upstream_truncated") == 1)
+
+
+@pytest.mark.fault(15, "R")
+@each_client
+@each_upstream
+async def test_a_reset_right_behind_the_last_byte(client: Api, upstream: Api) -> None:
+    """The kernel may drop what we have not read yet; whatever was lost, it is no good end."""
+    frames = good(upstream).split(b"\n\n")
+    script = [
+        *stream(end=False),
+        *[Chunk(frame + b"\n\n") for frame in frames[:-2]],
+        Send(b"5\r\ndat"),  # the tail that is lost
+        Reset(),
+    ]
+    async with (
+        fake_upstream(script) as server,
+        before(server, upstream) as (served, app),
+    ):
+        answer = await served.raw(asking(client))
+        if answer.startswith(b"HTTP/1.1 200 "):
+            assert "The horse is on its feet.".startswith(told(body_of(answer), client))
+        else:
+            assert answer.startswith(b"HTTP/1.1 502 ")
+        await until(lambda: ends(app, "upstream_truncated") == 1)
