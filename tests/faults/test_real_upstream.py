@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,14 +12,18 @@ import trio
 import trustme
 from structlog.testing import capture_logs
 
+from nursling.engine.limits import Limits
 from nursling.transports import config_from_dict, open_engine
-from nursling.transports.http.app import Gateway, create_app
+from nursling.transports.http.app import create_app
+from nursling.transports.http.gateway import Gateway
 from nursling.transports.http.server import serve
+from nursling.transports.upstream.client import Endpoint, HttpClient
 from support.fake_upstream import (
     Chunk,
     FakeUpstream,
     Reset,
     Send,
+    Stall,
     Wait,
     fake_upstream,
     stream,
@@ -26,11 +31,14 @@ from support.fake_upstream import (
 )
 from support.gateway import Served, post, read_until, until
 from support.laws import check_failed_stream
-from support.scripted import Api
+from support.scripted import Api, Json
 from support.stack import APIS, NAMES, PATHS, TOLD, begun, good
 
 
-ASKS = {"chat": {"messages": [{"role": "user", "content": "Hi"}]}, "responses": {"input": "Hi"}}
+ASKS: dict[Api, Json] = {
+    "chat": {"messages": [{"role": "user", "content": "Hi"}]},
+    "responses": {"input": "Hi"},
+}
 
 each_client = pytest.mark.parametrize("client", APIS, ids=lambda api: f"to-{api}")
 each_upstream = pytest.mark.parametrize("upstream", APIS, ids=lambda api: f"from-{api}")
@@ -161,3 +169,35 @@ async def test_a_reset_right_behind_the_last_byte(client: Api, upstream: Api) ->
         else:
             assert answer.startswith(b"HTTP/1.1 502 ")
         await until(lambda: ends(app, "upstream_truncated") == 1)
+
+
+@pytest.mark.fault(46, "R")
+async def test_contention_and_mass_cancellation() -> None:
+    """200 requests for 5 slots, cancelled at odd moments: no connection is left without an owner."""
+    rng = random.Random(137)  # noqa: S311 - a test draws
+    script = stream(good("chat")[:400], Stall(), end=False)
+    async with fake_upstream(script) as server, HttpClient() as client:
+        limits = Limits(connect_timeout=30)
+        endpoint = Endpoint(provider="p", base_url=server.base_url, max_streams=5, limits=limits)
+        upstream = client.upstream(endpoint)
+        most = 0
+
+        async def ask() -> None:
+            nonlocal most
+            with trio.move_on_after(rng.random() * 0.2):
+                async with upstream.open({}, path="/x", stream=True) as source:
+                    most = max(most, int(upstream._limiter.borrowed_tokens))
+                    while await source.read_some():
+                        pass
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(ask)
+        assert upstream._limiter.borrowed_tokens == 0
+        await server.wait_closed()
+        assert 0 < most <= 5
+        assert server.connections > 5
+        with trio.move_on_after(0.1):
+            async with upstream.open({}, path="/x", stream=True) as source:
+                assert source.status == 200
+        await server.wait_closed()
