@@ -173,7 +173,7 @@ async def test_a_reset_right_behind_the_last_byte(client: Api, upstream: Api) ->
 
 @pytest.mark.fault(46, "R")
 async def test_contention_and_mass_cancellation() -> None:
-    """200 requests for 5 slots, cancelled at odd moments: no connection is left without an owner."""
+    """200 requests for 5 slots, cancelled at random: no connection is left without an owner."""
     rng = random.Random(137)  # noqa: S311 - a test draws
     script = stream(good("chat")[:400], Stall(), end=False)
     async with fake_upstream(script) as server, HttpClient() as client:
