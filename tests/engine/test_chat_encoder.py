@@ -758,3 +758,13 @@ def test_a_choice_that_says_nothing() -> None:
         "stop",
         "stop",
     ]
+
+
+def test_calls_are_numbered_as_they_are_told() -> None:
+    """A call is told when its part opens: one that opened earlier and spoke later comes second."""
+    calls: list[Event] = [ItemStarted(item, "tool_call", 0, f"c{item}", "f") for item in (0, 1)]
+    parts: list[Event] = [PartStarted(item, 0, "arguments") for item in (1, 0)]
+    data = encode(legal([START, *calls, *parts, *END]))
+    check_chat_stream(data)
+    told = [delta["tool_calls"][0] for delta in deltas(data)]
+    assert [(call["index"], call["id"]) for call in told] == [(0, "c1"), (1, "c0")]

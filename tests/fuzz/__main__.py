@@ -19,9 +19,9 @@ def main(name: str, options: list[str]) -> None:
     if importlib.util.find_spec("atheris") is not None and "-blind" not in options:
         runner.run_with_atheris(name, options)
         return
-    times = [option.partition("=")[2] for option in options if option.startswith("-max_total_time")]
-    firsts = [option.partition("=")[2] for option in options if option.startswith("-seed")]
-    sys.stdout.write(runner.run_blindly(name, float([*times, 60][0]), int([*firsts, 0][0])) + "\n")
+    said = dict(option.lstrip("-").partition("=")[::2] for option in options)
+    seconds, first = float(said.get("max_total_time", 60)), int(said.get("seed", 0))
+    sys.stdout.write(runner.run_blindly(name, seconds, first) + "\n")
 
 
 if __name__ == "__main__":

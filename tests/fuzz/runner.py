@@ -59,8 +59,7 @@ def run_blindly(name: str, seconds: float, first: int = 0) -> str:
 
 def run_with_atheris(name: str, options: list[str]) -> None:
     """Hand over to libFuzzer, which ends the process. `options` are its own."""
-    import atheris  # noqa: PLC0415 - there by hand only: `--with atheris`
-
+    atheris = importlib.import_module("atheris")  # there by hand only: `--with atheris`
     with atheris.instrument_imports(include=["nursling"]):
         aim = target(name)
 

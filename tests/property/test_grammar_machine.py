@@ -299,5 +299,5 @@ class AnyEvents(RuleBasedStateMachine):
         check_response(FORMATS["responses"].render_reply(reply, REQUESTS["responses"], IDENTITY))
 
 
-AnyEvents.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
+AnyEvents.TestCase.settings = settings(max_examples=120, stateful_step_count=50)
 TestAnyEvents = AnyEvents.TestCase

@@ -239,7 +239,8 @@ def event_types(document: Document) -> dict[str, str]:
 
 def wrong_with(document: Document, definition: str, value: Any) -> ValidationError | None:
     """What is wrong with a value, if anything: the error that says most."""
-    return best_match(_validator(document, definition).iter_errors(value))
+    found: ValidationError | None = best_match(_validator(document, definition).iter_errors(value))
+    return found
 
 
 def check(document: Document, definition: str, value: Any) -> Any:
