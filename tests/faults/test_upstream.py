@@ -33,6 +33,7 @@ from support.stack import (
     Wire,
     begun,
     good,
+    head,
     http,
     sse,
     stack,
@@ -363,6 +364,24 @@ async def test_an_end_behind_the_finish_reason(client: Api, autojump_clock: Mock
         call = await gateway.ask(client, stream=True)
         assert call.ended
         assert outcome(gateway) == "ok"
+
+
+@pytest.mark.fault(13, "S")
+@pytest.mark.fault(14, "S")
+@each_client
+@pytest.mark.parametrize(("broken", "end"), [(True, "upstream_truncated"), (False, "ok")])
+async def test_a_body_that_ends_with_its_connection(
+    broken: bool, end: str, client: Api, autojump_clock: MockClock
+) -> None:
+    """Where only the connection's end says that a body is over, a FIN is an end and an RST none."""
+    told = head(200, {"content-type": "text/event-stream"})
+    told += good("chat").replace(b"data: [DONE]\n\n", b"")
+    wire = Wire(told, RST) if broken else Wire(told)
+    async with stack("chat", wire) as gateway:
+        call = await gateway.ask(client, stream=True)
+        assert outcome(gateway) == end
+        if broken:
+            check_failed_stream(call.body, client)
 
 
 @pytest.mark.fault(15, "S")
