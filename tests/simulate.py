@@ -56,7 +56,9 @@ def search(first: int, count: int, jobs: int) -> int:
 
 def main() -> int:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("seed", type=int, nargs="?", help="replay this one, with its trace")
     parser.add_argument("--worlds", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import h11
 import trio
 
-from .draw import Ask, Guest
+from .draw import Guest
 from .faults import HalfClose, PartialWriter, Slicer, SlowReader
 from .net import End
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 STUCK = 200.0
 """Seconds after which a client that has stopped reading leaves."""
+
+AT_ONCE = 0.3
+"""Seconds that the server may take to close behind its last answer, beside the network's."""
 
 LEAVERS = {"leaves", "aborts", "junk"}
 
@@ -46,9 +50,9 @@ class Client:
             self._world.note(f"client asks {ask.tag}: {ask.api}, {ask.model}, {ask.manner}")
             await self._ask(fate)
             self._world.note(f"client of {ask.tag} has {fate.status}, {len(fate.body)} bytes")
-            if not fate.whole or self._http.our_state is not h11.DONE:
+            if not fate.whole:
                 break
-            if self._http.their_state is not h11.DONE:
+            if self._http.our_state is h11.MUST_CLOSE or self._http.their_state is not h11.DONE:
                 await self._await_close(fate)
                 break
             self._http.start_next_cycle()
@@ -59,10 +63,8 @@ class Client:
         if ask.manner == "slow":
             size = 4096 if ask.script.long else max(1000, self._guest.slice)
             self._stream = SlowReader(self._end, size=size, pause=self._guest.pause)
-        try:
+        with suppress(trio.BrokenResourceError):  # there may be an answer all the same
             await self._send(fate)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # there may be an answer all the same
         if ask.manner in {"slow head", "slow body", "garbage"}:
             self._http = h11.Connection(h11.CLIENT)
             self._http.send(h11.Request(method="POST", target="/", headers=[("host", "x")]))
@@ -92,6 +94,7 @@ class Client:
                 ("host", "localhost"),
                 ("content-type", "application/json"),
                 ("content-length", str(len(text))),
+                *([("connection", "close")] if ask.says_close else []),
             ],
         )
         raw_head = self._http.send(request) or b""
@@ -157,8 +160,8 @@ class Client:
         self._world.look_at_the_stuck(fate, self._end)
 
     async def _await_close(self, fate: Fate) -> None:
-        """The answer was the last of its connection: so the server must close it."""
-        with trio.move_on_after(5) as patience:
+        """The answer was the last of its connection: so the server must close it, at once."""
+        with trio.move_on_after(3 * self._guest.latency + AT_ONCE) as patience:
             try:
                 while await self._end.receive_some(65536):
                     pass
@@ -166,4 +169,3 @@ class Client:
                 pass
         if patience.cancelled_caught:
             self._world.broken(fate, "the server said `connection: close` and did not")
-

@@ -134,6 +134,8 @@ class Ask:
     """Seconds, for those who leave; when it has been sent."""
     stuck_after: int
     """Bytes of the answer, for those who stop reading."""
+    says_close: bool
+    """Whether it says `connection: close`."""
 
     def body(self) -> Json:
         """What the client sends."""
@@ -260,6 +262,7 @@ def _ask(rng: random.Random, tag: str) -> Ask:
         wait=ticks(rng, 0, rng.choice((0, 0, 1, 3))),
         leave_after=ticks(rng, 0, rng.choice((0, 0.5, 5, 30, 130))),
         stuck_after=rng.choice((0, 1, 500, 5000)),
+        says_close=rng.random() < 0.1,
     )
 
 

@@ -18,7 +18,7 @@ import trio
 from .content import Content
 from .draw import Ask, Script
 from .faults import Cut, Fin, Garbage, Latency, PartialWriter, Reset, Stall
-from .net import End
+from .net import End, Pipe
 
 
 if TYPE_CHECKING:
@@ -44,10 +44,14 @@ class Fate:
     """The gateway's end of the connection to the upstream."""
     done: bool = False
     """Whether the upstream has sent its last frame."""
+    pipe: Pipe | None = None
+    """What its reply is written to, while it is."""
+    written: int = 0
+    """Bytes on that pipe: before the reply while it is written, of the reply when it has been."""
     released_at: float | None = None
     """When the upstream had sent everything, so that nobody had to be freed of it."""
-    reused: bool = False
-    """Whether it came over a connection that had served before."""
+    poisoned: bool = False
+    """Whether garbage was left on its connection by the reply before. A socket would have told."""
     # The client's side.
     sent_at: float | None = None
     status: int = 0
@@ -60,6 +64,17 @@ class Fate:
     """Whether the server closed the connection, answer or not."""
     left_at: float | None = None
     """When the client left before the end."""
+
+    @property
+    def out(self) -> int:
+        """Bytes of the reply that have left the upstream."""
+        return self.written if self.pipe is None else self.pipe.sent - self.written
+
+    @property
+    def framing(self) -> str:
+        """How the upstream frames its answer."""
+        framing = self.ask.script.framing
+        return "chunked" if framing == "length" and self.streamed else framing
 
     @property
     def streamed(self) -> bool:
@@ -87,12 +102,11 @@ class Upstream:
 
     async def serve(self) -> None:
         """Answer one request after the other, until either side has had enough."""
-        served = False
+        poisoned = False
         try:
             while (fate := await self._request()) is not None:
-                fate.reused = served
-                fate.line = self._theirs
-                served = True
+                fate.line, fate.poisoned = self._theirs, poisoned
+                poisoned = fate.ask.script.upset == "garbage"
                 if not await self._answer(fate):
                     break
         except (Cut, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -132,7 +146,7 @@ class Upstream:
             fate.released_at = trio.current_time()
             return True
         pieces = body_of(script, streamed=fate.streamed)
-        framing = script.framing if script.framing != "length" or not fate.streamed else "chunked"
+        framing = fate.framing
         wire = [frame_of(piece, framing) for piece in pieces]
         headers = {
             "content-type": "text/event-stream" if fate.streamed else "application/json",
@@ -176,7 +190,8 @@ class Upstream:
         self, fate: Fate, stream: trio.abc.HalfCloseableStream, first: bytes, wire: list[bytes]
     ) -> None:
         script, waits = fate.ask.script, cycle(fate.ask.script.waits)
-        base = self._end.outgoing.sent
+        fate.written = self._end.outgoing.sent
+        fate.pipe = self._end.outgoing
         try:
             await stream.send_all(first)
             for number in range(0, len(wire), script.burst):
@@ -190,14 +205,15 @@ class Upstream:
             fate.done = True
             raise
         finally:
-            out = self._end.outgoing.sent - base - len(first)
+            fate.written, fate.pipe = fate.out, None
+            out = fate.written - len(first)
             if script.upset == "garbage":  # what follows it does not count
                 out = min(out, place_of(script, len(first) + sum(map(len, wire))) - len(first))
             fate.frames_out = frames_within(script, fate, wire, out)
             self._world.note(f"upstream of {fate.ask.tag} sent {fate.frames_out} frames")
 
     def _note(self, fate: Fate, frames: int) -> None:
-        """Before a burst leaves: does it say something?"""
+        """Note when the first burst leaves that says something."""
         script = fate.ask.script
         says = not fate.streamed or any(
             content.meaningful for content in script.contents[: frames + 1]
@@ -258,5 +274,8 @@ def frame_of(piece: bytes, framing: str) -> bytes:
 
 def head(status: int, headers: dict[str, str]) -> bytes:
     """A status line and headers."""
-    lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [
+        f"HTTP/1.1 {status} Scripted",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     return "\r\n".join([*lines, "", ""]).encode()
