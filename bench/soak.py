@@ -39,6 +39,8 @@ REST = 20.0
 """Seconds until everything must be given back: an unused connection is kept for four."""
 SPARE = 200
 """Descriptors of a process beyond its connections."""
+RECALL = 1 << 20
+"""Bytes of finished replies that the gateway keeps for references to them."""
 IN_FLIGHT = b"nursling_streams_in_flight "
 
 
@@ -297,6 +299,8 @@ def configuration(load: Load, patience: Patience, port: int, upstream_port: int)
         f"write_timeout = {patience.write_timeout}",
         f"max_streams = {lanes + SPARE}",
         f"max_connections = {2 * lanes + SPARE}",
+        # A memory that is bounded is no growth: it is full before the warm-up is over.
+        f"max_recall_bytes = {RECALL}",
     ]
     apis = {"chat": "openai-completions", "responses": "openai-responses"}
     for name, model in MODELS.items():
