@@ -9,7 +9,7 @@ refuses to keep more than its budget.
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any, assert_never, cast
 
 import msgspec
 
@@ -44,11 +44,32 @@ WEIGHT = 8
 """Bytes of memory that a byte of JSON is counted as, where its dicts are kept and not its text."""
 
 
+LOOSE = 256
+"""Pieces of a text that are kept apart: a token is some four bytes, and as an object sixty."""
+
+
+class Pieces(list[str]):
+    """A text that grows. Every so many pieces are joined to one, so each is copied once."""
+
+    __slots__ = ("_joined",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._joined = 0
+
+    def add(self, text: str) -> None:
+        """Grow."""
+        self.append(text)
+        if len(self) >= self._joined + LOOSE:
+            self[self._joined :] = ["".join(self[self._joined :])]
+            self._joined = len(self)
+
+
 class FinishedPart(msgspec.Struct, kw_only=True):
     """One part of an item, as far as it has come."""
 
     kind: PartKind
-    pieces: list[str] = []
+    pieces: list[str] = msgspec.field(default_factory=Pieces)
     logprobs: list[dict[str, Any]] | None = None
     citations: list[dict[str, Any]] = []
     ended: bool = False
@@ -147,7 +168,7 @@ class Accumulator:
                 case PartDelta():
                     part = items[event.item].parts[event.part]
                     if event.text:
-                        part.pieces.append(event.text)
+                        cast("Pieces", part.pieces).add(event.text)
                         self._grow(_size(event.text))
                     if event.logprobs:
                         if part.logprobs is None:

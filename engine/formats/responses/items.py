@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...accumulate import Pieces
 from ...errors import RemoteProtocolError
 from ...events import (
     Annotated,
@@ -89,7 +90,7 @@ class Part:
     def __init__(self, number: int, kind: PartKind) -> None:
         self.number = number
         self.kind: PartKind = kind
-        self.pieces: list[str] = []
+        self.pieces = Pieces()
         self.citations = 0
         self.logprobs = False
         self.ended = False
@@ -236,7 +237,7 @@ def grow(
         part.logprobs = True
     elif not text and extra is None:
         return
-    part.pieces.append(text)
+    part.pieces.add(text)
     if item.number < 0:
         item.keep(len(text.encode("utf-8", "surrogatepass")))
     out.append(PartDelta(item.number, part.number, text, entries, extra))
