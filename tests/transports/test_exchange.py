@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Never
+from typing import Any
 
 import msgspec
 import pytest
@@ -356,9 +356,12 @@ async def test_what_the_operator_alone_is_told(stream: bool) -> None:
 @pytest.mark.fault(37, "S")
 async def test_a_broken_encoder_cuts_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """If not even the error can be encoded, the stream is cut, not ended like a good one."""
-    world = World(m=Script(HELLO))
+    world = World(m=Script(line(*opening(), *words("x")), 0.01, line(*words("y"))))
+    real = PlainEncoder.encode
 
-    def broken(self: PlainEncoder, events: list[Event]) -> Never:
+    def broken(self: PlainEncoder, events: list[Event]) -> bytes:
+        if any(isinstance(event, Started) for event in events):
+            return real(self, events)
         raise KeyError(CANARY)
 
     monkeypatch.setattr(PlainEncoder, "encode", broken)

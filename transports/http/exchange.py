@@ -170,11 +170,11 @@ class Exchange:
         encoder = self._encoder = self._form.encoder(request, self._identity)
         if not any(isinstance(event, Started) for event in batch):
             batch.insert(0, Started("", "", 0))  # we begin before the upstream does: under our id
-        await out.start(200, STREAM_HEADERS | self._headers(reply))
-        data = encoder.encode(batch)
+        data = encoder.encode(batch)  # before the status: should it fail, there is a true one
         self._keep(reply)
         if not data or not any(is_meaningful(event) for event in batch):
             data += encoder.beat()  # a server may hold the headers until the body begins
+        await out.start(200, STREAM_HEADERS | self._headers(reply))
         await out.write(data)
         while not reply.over:
             with trio.move_on_after(beat) as silence:
