@@ -123,6 +123,17 @@ async def body_that_stops(siege: Siege) -> None:
     assert (await siege.served.raw(chat()[:-1])).startswith(b"HTTP/1.1 408 ")
 
 
+@client("body byte by byte")
+async def slow_body(siege: Siege) -> None:
+    """Each byte comes in time, the whole does not: its place is somebody else's again."""
+    head, _, body = chat(messages=[{"role": "user", "content": "x" * 400}]).partition(b"\r\n\r\n")
+    async with await siege.served.connect() as stream:
+        await stream.send_all(head + b"\r\n\r\n")
+        took = await drip(stream, body, 0.03)
+        assert (await read_to_end(stream)).startswith((b"HTTP/1.1 408 ", b"<reset>"))
+        assert took < LIMITS["body_timeout"] + 4
+
+
 @client("expects, and does not send")
 async def expects_and_waits(siege: Siege) -> None:
     """100, then nothing: 408."""

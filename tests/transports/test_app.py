@@ -139,13 +139,27 @@ async def test_body_over_the_limit_in_one_piece() -> None:
 async def test_body_that_stops(autojump_clock: MockClock) -> None:
     """A body without a byte for `body_timeout` is a 408; a slow one is read."""
     async with World(Limits(body_timeout=30)).call("POST", CHAT) as call:
-        for piece in (b'{"mo', b'del":', b'"m"'):
+        for piece in (b'{"model":', b" " * 20_000, b'"m"' + b" " * 20_000):
             call.send(piece, more=True)
             await trio.sleep(29)
         assert not call.over.is_set()
         await call.over.wait()
     assert trio.current_time() == pytest.approx(29 * 2 + 30)
     assert (call.status, call.error["code"]) == (408, "request_timeout")
+
+
+@pytest.mark.fault(20, "S")
+@pytest.mark.fault(35, "S")
+async def test_a_body_that_trickles(autojump_clock: MockClock) -> None:
+    """A byte now and then does not hold a place for ever: 30 s, and what its bytes are worth."""
+    async with World(Limits(body_timeout=30)).call("POST", CHAT) as call:
+        for pause in (12, 12, 0):
+            call.send(b" " * 500, more=True)
+            await trio.sleep(pause)
+        await call.over.wait()
+    assert trio.current_time() == pytest.approx(30 + 3)
+    assert (call.status, call.error["code"]) == (408, "request_timeout")
+    assert "too slowly" in call.error["message"]
 
 
 async def test_request_id_is_the_clients_if_sane() -> None:

@@ -13,6 +13,10 @@ from nursling.engine.errors import BadRequest, BodyTooLarge, RequestTimeout, Uns
 from nursling.engine.limits import Limits, clock
 
 
+LEAST_RATE = 500
+"""Bytes per second of a request's body, beyond its first `body_timeout`."""
+
+
 async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
     """Read the body as one JSON object.
 
@@ -37,20 +41,29 @@ async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """Read the body; `body_timeout` runs anew with every piece. Raises as `read_json` does."""
+    """Read the body; `body_timeout` runs anew with every piece. Raises as `read_json` does.
+
+    On the whole it has to come at `LEAST_RATE` beside: a byte now and then would hold its place
+    among the requests at work for ever, and a thousand such clients all places.
+    """
     too_large = BodyTooLarge(f"the request's body is over {limits.max_body_bytes} bytes")
     pieces: list[bytes] = []
     size = 0
     source = aiter(request.body)
+    patience = clock(limits.body_timeout)
+    latest = trio.current_time() + patience
     while True:
         piece: bytes | None = None
-        with trio.move_on_after(clock(limits.body_timeout)) as silence:
+        deadline = min(trio.current_time() + patience, latest + size / LEAST_RATE)
+        with trio.CancelScope(deadline=deadline) as silence:
             try:
                 piece = await anext(source, None)
             except RequestEntityTooLarge:  # Quart has looked at the declared length
                 raise too_large from None
         if silence.cancelled_caught:
-            raise RequestTimeout(f"no byte of the request's body for {limits.body_timeout:g} s")
+            slow = trio.current_time() >= latest + size / LEAST_RATE and size
+            what = "came too slowly" if slow else f"stopped for {limits.body_timeout:g} s"
+            raise RequestTimeout(f"the request's body {what}")
         if piece is None:
             return b"".join(pieces)
         size += len(piece)
