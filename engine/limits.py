@@ -51,7 +51,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     head_timeout: float = 5.0
     """For a request's headers, and for a kept-alive connection to be used again."""
     body_timeout: float = 30.0
-    """Without a byte of the request's body."""
+    """Without a byte of the request's body. Beyond it a body must bring 500 bytes per second."""
     drain_timeout: float = 30.0
     """From the signal to stop until open streams are ended."""
 
