@@ -51,6 +51,7 @@ ENDLESS: dict[str, tuple[bytes, bytes, str]] = {
 """What it begins with, what follows for ever, and how it fails."""
 
 
+@pytest.mark.fault(25, "V")
 @pytest.mark.parametrize("api", list(FORMATS))
 @pytest.mark.parametrize("name", ENDLESS)
 def test_what_never_ends_is_refused_at_its_budget(api: str, name: str) -> None:
@@ -86,6 +87,7 @@ def _tiny(api: str, count: int) -> Iterator[bytes]:
         yield frame({"type": "response.completed", "response": {"id": "r", "output": []}})
 
 
+@pytest.mark.fault(26, "V")
 @pytest.mark.parametrize("api", list(FORMATS))
 def test_many_empty_events_leave_nothing_behind(api: str) -> None:
     """Memory is flat: ten times the events take no more of it."""
@@ -100,6 +102,7 @@ def test_many_empty_events_leave_nothing_behind(api: str) -> None:
     assert many < few + 32 * KIB
 
 
+@pytest.mark.fault(26, "V")
 def test_a_text_in_tiny_pieces_is_kept_as_a_text() -> None:
     """A token kept as an object of its own takes some fifteen times its letters."""
     head, count = _open({"type": "message", "id": "i"}), 20_000
@@ -182,6 +185,7 @@ MANY: dict[str, tuple[str, bytes, bytes]] = {
 PIECES = 1000
 
 
+@pytest.mark.fault(26, "V")
 @pytest.mark.parametrize("client", list(FORMATS))
 @pytest.mark.parametrize("name", MANY)
 def test_time_grows_with_the_bytes(name: str, client: str) -> None:

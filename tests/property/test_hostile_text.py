@@ -62,6 +62,7 @@ def scrubbed(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+@pytest.mark.fault(36, "V")
 @pytest.mark.parametrize("client", list(FORMATS))
 @settings(max_examples=150)
 @given(st.tuples(HOSTILE, HOSTILE, HOSTILE, HOSTILE), st.booleans())
@@ -104,6 +105,7 @@ def test_no_event_can_break_a_frame(
         assert whole["output"][0]["content"][0]["text"] == scrubbed(text)
 
 
+@pytest.mark.fault(36, "V")
 @pytest.mark.parametrize("client", list(FORMATS))
 @settings(max_examples=150)
 @given(HOSTILE, HOSTILE)
@@ -121,6 +123,7 @@ def test_a_strangers_type_cannot_become_an_event_line(client: str, kind: str, na
     assert FRAMES.fullmatch(stream_to(client, request, batches))
 
 
+@pytest.mark.fault(23, "V")
 @settings(max_examples=200)
 @given(st.text() | HOSTILE, st.integers(0, 1 << 16))
 def test_characters_cut_between_reads_arrive_whole(text: str, place: int) -> None:
