@@ -34,7 +34,7 @@ class Client:
     def __init__(self, world: World, guest: Guest, end: End) -> None:
         self._world = world
         self._guest = guest
-        self._end = end
+        self.end = end
         self._stream: trio.abc.HalfCloseableStream = Slicer(
             PartialWriter(end, world.chance, max(guest.slice, 64)),
             world.chance,
@@ -56,14 +56,16 @@ class Client:
                 await self._await_close(fate)
                 break
             self._http.start_next_cycle()
-        await self._end.aclose()
+        await self.end.aclose()
 
     async def _ask(self, fate: Fate) -> None:
         ask = fate.ask
         if ask.manner == "slow":
             size = 4096 if ask.script.long else max(1000, self._guest.slice)
-            self._stream = SlowReader(self._end, size=size, pause=self._guest.pause)
-        with suppress(trio.BrokenResourceError):  # there may be an answer all the same
+            self._stream = SlowReader(self.end, size=size, pause=self._guest.pause)
+        with suppress(
+            trio.BrokenResourceError, trio.ClosedResourceError
+        ):  # there may be an answer all the same
             await self._send(fate)
         if ask.manner in {"slow head", "slow body", "garbage"}:
             self._http = h11.Connection(h11.CLIENT)
@@ -76,9 +78,9 @@ class Client:
             if not fate.whole:
                 fate.left_at = trio.current_time()
                 if ask.manner == "aborts":
-                    self._end.reset()
+                    self.end.reset()
                 else:
-                    await self._end.aclose()
+                    await self.end.aclose()
         else:
             if ask.manner == "half-closes":
                 fate.left_at = trio.current_time()
@@ -130,7 +132,7 @@ class Client:
                         await self._sit(fate)
                         return
                     try:
-                        data = await self._stream.receive_some(65536)
+                        data = bytes(await self._stream.receive_some(65536))
                     except (trio.BrokenResourceError, trio.ClosedResourceError):
                         data = b""
                     fate.closed = not data
@@ -157,13 +159,13 @@ class Client:
         """Read nothing for a long time, then leave."""
         await trio.sleep(STUCK)
         fate.left_at = trio.current_time()
-        self._world.look_at_the_stuck(fate, self._end)
+        self._world.look_at_the_stuck(fate, self.end)
 
     async def _await_close(self, fate: Fate) -> None:
         """The answer was the last of its connection: so the server must close it, at once."""
         with trio.move_on_after(3 * self._guest.latency + AT_ONCE) as patience:
             try:
-                while await self._end.receive_some(65536):
+                while await self.end.receive_some(65536):
                     pass
             except trio.BrokenResourceError:
                 pass

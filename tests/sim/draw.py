@@ -77,6 +77,8 @@ MANNERS: dict[Manner, int] = {
     "garbage": 1,
 }
 
+APIS: tuple[Api, ...] = ("chat", "responses")
+
 LONG = 300_000
 """Characters of a long reply."""
 
@@ -229,7 +231,7 @@ def deal(seed: int) -> Deal:
             pause=rng.choice((0.1, 0.5, 1.0)),
         )
         for turn in range(rng.choice((1, 1, 1, 2, 3))):
-            ask = _ask(rng, f"s{seed}g{number}t{turn}")
+            ask = draw_ask(rng, f"s{seed}g{number}t{turn}")
             guest.asks.append(ask)
             if ask.manner != "patient":
                 break  # that was its last request
@@ -242,9 +244,10 @@ def deal(seed: int) -> Deal:
     return world
 
 
-def _ask(rng: random.Random, tag: str) -> Ask:
+def draw_ask(rng: random.Random, tag: str) -> Ask:
+    """Draw a request, and what its upstream will answer."""
     manner = _choose(rng, MANNERS)
-    api, upstream = (rng.choice(("chat", "responses")) for _ in range(2))
+    api, upstream = (rng.choice(APIS) for _ in range(2))
     stream = rng.random() < 0.75
     script = _script(rng, upstream, tag, long=manner in {"stuck", "slow"})
     model = upstream
@@ -272,7 +275,7 @@ def _script(rng: random.Random, api: Api, tag: str, *, long: bool) -> Script:
     return Script(
         api=api,
         frames=frames,
-        contents=_progress(api, frames),
+        contents=progress(api, frames),
         whole=reply.whole(),
         burst=rng.choice((1, 1, 3, 20)),
         waits=[
@@ -340,10 +343,10 @@ def _responses_reply(
     length = finish == "length"
     output: list[dict[str, Any]] = []
     if thought:
-        part = {"type": "reasoning_text", "text": thought}
-        output.append({"type": "reasoning", "id": "rs_up", "summary": [], "content": [part]})
+        thinking = [{"type": "reasoning_text", "text": thought}]
+        output.append({"type": "reasoning", "id": "rs_up", "summary": [], "content": thinking})
     if text or not calls:
-        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
         output.append(
             {
                 "type": "message",
@@ -377,7 +380,7 @@ def _piece(text: str) -> int:
     return 8000 if len(text) > 1000 else 3
 
 
-def _progress(api: Api, frames: list[bytes]) -> list[Content]:
+def progress(api: Api, frames: list[bytes]) -> list[Content]:
     reader = Reader(api)
     contents = [reader.content.copy()]
     for frame in frames:

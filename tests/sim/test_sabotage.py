@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from sim.sabotage import SABOTAGES
@@ -14,7 +16,7 @@ WORLDS = 1000
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", SABOTAGES)
-def test_sabotage_is_noticed(what: str, record_property: pytest.RecordProperty) -> None:
+def test_sabotage_is_noticed(what: str, record_property: Callable[[str, object], None]) -> None:
     """Without it, a world fails within a thousand."""
     sabotage = SABOTAGES[what]
     with sabotage.patch():

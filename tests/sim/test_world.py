@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from sim.world import play
+from nursling.engine.limits import KIB
+from sim.draw import Guest, deal, draw_ask, ticks
+from sim.world import World, play
 
 
 SIMULATE = Path(__file__).parents[1] / "simulate.py"
@@ -58,3 +62,22 @@ def test_a_thousand_worlds() -> None:
     done = subprocess.run(search, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1000 worlds, 0 bad" in done.stdout
+
+
+@pytest.mark.fault(46, "S")
+@pytest.mark.parametrize("seed", range(12))
+def test_mass_cancellation(seed: int) -> None:
+    """Clients that leave while they queue for an upstream orphan nothing (httpcore#1093)."""
+    plan = deal(seed)
+    plan.stop_at, plan.caps = None, {"chat": 2, "responses": 1}
+    plan.limits = msgspec.structs.replace(plan.limits, max_streams=1000, max_connections=4096)
+    rng = random.Random(seed)  # noqa: S311 - the same for a seed, and no secret
+    plan.guests = [
+        Guest(number, ticks(rng, 0, 1), rng.choice((0.0, 0.1)), 16 * KIB, 1400, 0.1)
+        for number in range(25)
+    ]
+    for guest in plan.guests:
+        ask = draw_ask(rng, f"mass{guest.number}")
+        ask.manner, ask.leave_after = rng.choice(("aborts", "leaves")), ticks(rng, 0, 3)
+        guest.asks.append(ask)
+    assert not World(seed, plan=plan).run().failures

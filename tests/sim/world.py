@@ -26,16 +26,13 @@ from nursling.transports.http.gateway import Record
 from nursling.transports.http.server import serve_on
 from nursling.transports.upstream.client import HttpClient
 from nursling.transports.upstream.pool import Origin
-from support.scripted import Api
 
 from .client import Client
-from .draw import Deal, Guest, deal
+from .draw import APIS, Deal, Guest, deal
 from .judge import judge
 from .net import Chance, End, Listener, connection
 from .upstream import Fate, Upstream
 
-
-APIS: tuple[Api, ...] = ("chat", "responses")
 
 NOTHING: Mapping[str, float] = MappingProxyType({})
 
@@ -56,13 +53,15 @@ class World:
     """Hold every answer to the finer laws of its API, too."""
     sabotage: Mapping[str, float] = field(default_factory=dict)
     """Limits that the gateway is given in place of those that the laws go by."""
+    plan: Deal | None = None
+    """A world that was not drawn."""
     failures: list[str] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
     """How the requests ended: what the world was made of."""
 
     def __post_init__(self) -> None:
-        self.deal: Deal = deal(self.seed)
+        self.deal: Deal = self.plan or deal(self.seed)
         self.chance = Chance(random.Random(f"run {self.seed}"))  # noqa: S311 - as in `draw.py`
         self.fates = {ask.tag: Fate(ask) for ask in self.deal.asks}
         self.records: list[Record] = []
@@ -72,9 +71,9 @@ class World:
         self._listener = Listener()
         self.stopped_at: float | None = None
 
-    def run(self) -> World:
+    def run(self, *instruments: trio.abc.Instrument) -> World:
         """Play the world; the same for the same seed."""
-        scheduler = trio._core._run  # type: ignore[attr-defined]  # the only way to seed it
+        scheduler = trio._core._run  # the only way to seed it
         scheduler._r.seed(self.seed)
         clock = MockClock(autojump_threshold=0)  # keeps the real `perf_counter` to itself
         with (
@@ -83,14 +82,18 @@ class World:
             structlog.testing.capture_logs() as log,
         ):
             try:
-                trio.run(self._play, clock=clock)
+                trio.run(self._play, clock=clock, instruments=instruments)
             except trio.TooSlowError:
                 self.failures.append(f"the world was not over after {PATIENCE:g} s")
         self.failures += [f"log: {line}" for line in log if line["log_level"] == "error"]
         self.failures += [f"bug: {record.bug}" for record in self.records if record.bug]
+        self.give_verdicts()
+        return self
+
+    def give_verdicts(self) -> None:
+        """Judge every request."""
         for fate in self.fates.values():
             judge(self, fate)
-        return self
 
     # What happens is told here.
 
@@ -164,7 +167,8 @@ class World:
         ]
         config = Config(providers=providers, models=tuple(models), limits=limits)
         async with HttpClient(self._dial, limits) as client, beside(client.sweep):
-            yield Engine(config, client, {}), client
+            self.engine = Engine(config, client, {})
+            yield self.engine, client
 
     @asynccontextmanager
     async def _serving(self, engine: Engine) -> AsyncGenerator[None]:
@@ -218,7 +222,8 @@ class World:
         except OSError:
             await theirs.aclose()
             return
-        await Client(self, guest, ours).run()
+        self.client = Client(self, guest, ours)
+        await self.client.run()
 
     async def _dial(self, origin: Origin) -> trio.abc.Stream:
         """Connect to an upstream, unless its host is one of those that cannot be reached."""
