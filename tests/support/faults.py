@@ -73,7 +73,7 @@ ROWS = [
     Row(18, "client half-closes", "counts as gone; documented", "R"),
     Row(19, "client pipelines junk, then leaves", "freed at the next write or idle clock", "S"),
     Row(20, "slow head, slow body",
-        "5 s for the head; 30 s without a byte of the body, or too few in all; others unaffected", "S"),
+        "head 5 s; body 30 s without a byte, or too few in all; others unaffected", "S"),
     Row(21, "10,000 connections", "a cap, 503 fast beyond it, descriptors bounded", "R"),
     Row(22, "SSE: every line end, cut anywhere, BOM, comments, data without colon or in lines",
         "the events of the WHATWG standard", "V"),
