@@ -250,7 +250,7 @@ def draw_ask(rng: random.Random, tag: str) -> Ask:
     api, upstream = (rng.choice(APIS) for _ in range(2))
     stream = rng.random() < 0.75
     script = _script(rng, upstream, tag, long=manner in {"stuck", "slow"})
-    model = upstream
+    model: str = upstream
     if script.upset in {"refused", "hang"}:
         model = f"{upstream}-{script.upset}"
     elif rng.random() < 0.15:

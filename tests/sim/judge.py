@@ -163,8 +163,8 @@ def _excuse(world: World, fate: Fate, code: str) -> bool:
         return True
     if _drained(world, code) or fate.poisoned:
         return True
-    if code == "upstream_truncated" and not fate.asked:
-        return True  # a kept connection that its upstream was closing already
+    if not fate.asked and code in {*TIMEOUTS, "upstream_truncated", "server_error"}:
+        return True  # a kept connection, whose upstream closes it, or does not listen any more
     if code == "server_error":  # of the few codes that a failed Response may have
         return any(_excuse(world, fate, one) for one in TIMEOUTS)
     if code == "overloaded":

@@ -233,3 +233,19 @@ async def test_a_draining_connection_is_closed_behind_its_answer(autojump_clock:
         assert b"connection: close" in answer.lower()
         assert b"hello" in answer
     assert trio.current_time() == pytest.approx(10)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_bytes_behind_the_last_request(apart: bool, autojump_clock: MockClock) -> None:
+    """What follows a request that says `Connection: close` costs it nothing (hypercorn#203)."""
+    world = World(m=Script(HELLO, before=[1.0]))
+    async with connected(world) as client:
+        request = post(CHAT, head=b"Connection: close\r\n")
+        await client.send_all(request if apart else request + b"\r\nGET / HT")
+        for _ in range(100 if apart else 0):
+            await client.send_all(b"x" * 1000)
+            await trio.testing.wait_all_tasks_blocked()
+        answer = await read_to_end(client)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"0\r\n\r\n")
+    assert world.records[0].outcome == "ok"

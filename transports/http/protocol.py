@@ -60,6 +60,20 @@ class ClientGone(OSError):
     """What the app sends does not arrive any more. ASGI 2.4 wants an `OSError` for it."""
 
 
+class Talk(h11.Connection):
+    """h11's view of a connection, which does not listen behind a client's last request.
+
+    After `Connection: close` a server must not look at what follows (RFC 9112 §9.6); h11 calls it
+    an error, and a stray line break would cost the client its answer (hypercorn#203).
+    """
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Return the next event; behind the last request there is only the end."""
+        if self.their_state is h11.MUST_CLOSE:
+            return h11.ConnectionClosed() if self.trailing_data[1] else h11.NEED_DATA
+        return super().next_event()
+
+
 class Journal(Logger):
     """What Hypercorn would say, said as the rest of the program does; never with a message."""
 
@@ -124,6 +138,7 @@ class Protocol(H11Protocol):
             connection.wire.server,
             connection.send,
         )
+        self.connection = self._new_talk()
         self._connection = connection
         self._server = server
         self._request: Headers = []
@@ -135,6 +150,8 @@ class Protocol(H11Protocol):
         """Take bytes, or the end of the connection."""
         if isinstance(event, RawData):
             self._since = time.perf_counter()
+            if event.data and self.connection.their_state is h11.MUST_CLOSE:
+                return
             if event.data and self._between_requests():
                 event = RawData(self._without_blank_lines(event.data))
                 if not event.data:  # h11 would take nothing for the end
@@ -144,6 +161,9 @@ class Protocol(H11Protocol):
         except Refused as refused:
             await self._send_error(refused.status, refused.message)
             await self.send(Closed())
+
+    def _new_talk(self) -> Talk:
+        return Talk(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
 
     def _between_requests(self) -> bool:
         h11_connection = self.connection
@@ -234,9 +254,7 @@ class Protocol(H11Protocol):
         """Take away the empty lines that h11 holds already, pipelined behind the last request."""
         data, closed = self.connection.trailing_data
         if self.connection.their_state is h11.IDLE and data.startswith((b"\r", b"\n")):
-            self.connection = h11.Connection(
-                h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
-            )
+            self.connection = self._new_talk()
             rest = self._without_blank_lines(data)
             if rest:
                 self.connection.receive_data(rest)
