@@ -185,8 +185,10 @@ class Exchange:
                 self._note(batch)
                 data = encoder.encode(batch)
                 self._keep(reply)
+                if reply.over:
+                    await self._notice_leaving()
                 await out.write(data)
-        await self._settle(reply, batch[-1])
+        self._settle(reply, batch[-1])
 
     async def _whole(self, request: Request, reply: Reply) -> None:
         with self._stamp.waiting():
@@ -199,8 +201,9 @@ class Exchange:
             raise reply.error or error_from(batch[-1].error)
         body = self._form.render_reply(reply.message, request, self._identity)
         self._keep(reply, body)
+        await self._notice_leaving()
         await self._out.json(200, body, self._headers(reply))
-        await self._settle(reply, batch[-1])
+        self._settle(reply, batch[-1])
 
     def _keep(self, reply: Reply, body: dict[str, Any] | None = None) -> None:
         """Remember the items of a reply that has ended well, if it is we who gave them their ids.
@@ -251,18 +254,23 @@ class Exchange:
             foreign = (fields for name, fields in event.extra.items() if name != self._form.name)
             self._lost.update(name[:MAX_NAME] for fields in foreign for name in names_in(fields))
 
-    async def _settle(self, reply: Reply, last: Event) -> None:
-        """Record the end that the client was told, good or bad, if the client was there to be told.
+    async def _notice_leaving(self) -> None:
+        """Let a client that has left cancel us, before the last words are written.
 
-        It may have left, or been cut, while the last words were written: a server shields its
-        writes, and posts `http.disconnect` meanwhile. In the first checkpoint the watcher takes
-        that message and cancels us, in the second we notice. A client that leaves later has got
-        everything: many do as soon as they have read the last event.
+        In the first checkpoint the watcher takes `http.disconnect` and cancels, in the second we
+        notice.
+        """
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+
+    def _settle(self, reply: Reply, last: Event) -> None:
+        """Record the end that the client was told, good or bad: its words have been written.
+
+        A client that leaves behind them has got everything, and many leave as soon as they have
+        read the last event. What the connection did not take is `Stamp.undelivered`.
         """
         if reply.error is not None:
             self._note_bug(reply.error.__cause__)
-        await trio.lowlevel.checkpoint()
-        await trio.lowlevel.checkpoint()
         self._record.outcome = reason_of(last.error) if isinstance(last, Failed) else "ok"
 
     def _note_bug(self, bug: BaseException | None) -> None:

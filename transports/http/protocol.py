@@ -67,7 +67,7 @@ class Talk(h11.Connection):
     an error, and a stray line break would cost the client its answer (hypercorn#203).
     """
 
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         """Return the next event; behind the last request there is only the end."""
         if self.their_state is h11.MUST_CLOSE:
             return h11.ConnectionClosed() if self.trailing_data[1] else h11.NEED_DATA
