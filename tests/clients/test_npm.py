@@ -186,7 +186,7 @@ def says(city: str, **more: Any) -> ChatReply:
 
 @each_way
 async def test_items_that_only_we_can_know(npm: Npm, streamed: bool) -> None:
-    """A chat upstream keeps nothing: what the client names, reasoning and words, it is told whole."""
+    """A chat upstream keeps nothing: what the client names is told it whole, reasoning too."""
     replies = [
         says("Tokyo", content="Let me see.", reasoning_content="Where?"),
         says("Paris"),
