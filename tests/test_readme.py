@@ -118,3 +118,16 @@ def test_the_numbers_are_the_limits() -> None:
     assert f"at most {limits.max_body_bytes // 2**20} MiB" in text
     assert f"at most {limits.max_streams:,} requests" in " ".join(text.split())
     assert f"is cut after {limits.write_timeout:g} s" in " ".join(text.split())
+
+
+def test_the_developers_commands_run() -> None:
+    """Each script that README's last table names does its work, on a small scale."""
+    told = re.findall(r"^\| `uv run (?:--with \w+ )?python (\S+)(.*?)` ", README.read_text(), re.M)
+    scripts = {script: rest.split() for script, rest in told}
+    assert set(scripts) == {"tests/simulate.py", "tests/support/faults.py", "tests/fuzz"}
+    got = run([sys.executable, str(README.parent / "tests/simulate.py"), "--worlds", "4"])
+    assert got.startswith("4 worlds, 0 bad")
+    assert "cancelled at every checkpoint" in run(
+        [sys.executable, str(README.parent / "tests/support/faults.py")]
+    )
+    assert scripts["tests/fuzz"] == ["sse"]
