@@ -122,7 +122,9 @@ def test_the_numbers_are_the_limits() -> None:
 
 def test_the_developers_commands_run() -> None:
     """Each script that README's last table names does its work, on a small scale."""
-    told = re.findall(r"^\| `uv run (?:--with \w+ )?python (\S+)(.*?)` ", README.read_text(), re.M)
+    told = re.findall(
+        r"^\| `uv run (?:--with \w+ )?python (\S+)(.*?)` ", README.read_text(), re.MULTILINE
+    )
     scripts = {script: rest.split() for script, rest in told}
     assert set(scripts) == {"tests/simulate.py", "tests/support/faults.py", "tests/fuzz"}
     got = run([sys.executable, str(README.parent / "tests/simulate.py"), "--worlds", "4"])
