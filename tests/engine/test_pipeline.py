@@ -38,7 +38,7 @@ from nursling.engine.events import (
     UsageReported,
 )
 from nursling.engine.limits import Limits
-from nursling.engine.pipeline import Reply, Target, open_reply
+from nursling.engine.pipeline import Reply, Target, came_second, open_reply
 from nursling.engine.request import Request
 from support.toy import HELLO, REQUEST, Script, Step, ToyFormat, line, opening, words
 
@@ -574,3 +574,16 @@ async def test_parts_left_open_are_closed(autojump_clock: MockClock) -> None:
     """The normal form that leaves the pipeline has passed the grammar's mends."""
     got = await read(Script(HELLO))
     assert any(isinstance(event, PartEnded) for event in got)
+
+
+def test_what_came_second_stands_last() -> None:
+    """A second failure is kept behind the contexts that the first one has, and once."""
+    told, first, second = Truncated("told"), ValueError("first"), ValueError("second")
+    told.__context__ = first
+    came_second(told, second)
+    came_second(told, second)
+    assert first.__context__ is second
+    assert second.__context__ is None
+    came_second(None, second)
+    came_second(told, None)
+    assert second.__context__ is None
