@@ -4,7 +4,7 @@ The law of this file: a line has an event's name and values that are about the r
 it: no prompt, no completion, no key. Values that others chose (a model's name, a header) are
 escaped, so that nobody can forge a line or colour a terminal. For people on a terminal; JSON
 otherwise. What libraries warn of by the standard library's logging is a line of ours too, without
-traceback, and not the same one again and again.
+traceback, and not the same one again and again. Who writes a line goes on, whatever becomes of it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
@@ -46,7 +47,7 @@ def configure(level: str = "info", file: TextIO | None = None) -> None:
             else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=lambda *_: Lines(out),
         cache_logger_on_first_use=False,
     )
     for name in _LIBRARIES:
@@ -56,6 +57,20 @@ def configure(level: str = "info", file: TextIO | None = None) -> None:
         if isinstance(handler, FromLibraries):
             root.removeHandler(handler)
     root.addHandler(FromLibraries())
+
+
+class Lines(structlog.PrintLogger):
+    """Writes lines for as long as somebody takes them.
+
+    A full disk, or a reader that has gone, costs the line: not the request, nor the server.
+    """
+
+    def msg(self, message: str) -> None:
+        """Write a line, if that is possible."""
+        with suppress(OSError, ValueError):  # a ValueError: the file is closed
+            super().msg(message)
+
+    debug = info = warning = error = msg
 
 
 class FromLibraries(logging.Handler):
@@ -79,9 +94,13 @@ class FromLibraries(logging.Handler):
             self._quiet.clear()
         self._quiet[kind] = (now + PAUSE, 0)
         more = {"untold": untold} if untold else {}
+        try:
+            said = record.getMessage()
+        except (TypeError, ValueError):  # its arguments do not fit: a bug, but it works on
+            said = kind[1]
         log = structlog.get_logger(record.name)
         say = log.error if record.levelno >= logging.ERROR else log.warning
-        say("library", library=record.name, says=record.getMessage(), **more)
+        say("library", library=record.name, says=said, **more)
 
 
 def escape(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

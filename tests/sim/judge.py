@@ -195,6 +195,8 @@ def _check_release(world: World, fate: Fate) -> None:
     soon = fate.left_at + latency + PROMPT
     if fate.whole or (fate.released_at is not None and fate.released_at <= soon):
         return
+    if fate.framing == "length" and fate.frames_out:
+        return  # it was whole with its last byte: the connection may be kept
     closed = fate.line.closed_at
     _must(
         closed is not None and closed <= soon,

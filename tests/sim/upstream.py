@@ -207,8 +207,6 @@ class Upstream:
         finally:
             fate.written, fate.pipe = fate.out, None
             out = fate.written - len(first)
-            if fate.framing == "length" and out >= len(wire[0]):
-                fate.released_at = trio.current_time()
             if script.upset == "garbage":  # what follows it does not count
                 out = min(out, place_of(script, len(first) + sum(map(len, wire))) - len(first))
             fate.frames_out = frames_within(script, fate, wire, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -95,6 +96,34 @@ def test_kinds_of_warnings_are_not_remembered_without_bound() -> None:
     for number in range(1000):
         logging.getLogger("chatty").warning(f"odd number {number}")  # noqa: G004 - it is the case
     assert len(handler._quiet) <= logs.KINDS
+
+
+class Full(io.StringIO):
+    """A file on a full disk, or a pipe that nobody reads any more."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+
+def test_a_line_that_cannot_be_written_is_nobodys_failure() -> None:
+    """A log that takes nothing costs its lines: it once ended the server with its first request."""
+    file = Full()
+    logs.configure("debug", file=file)
+    log = structlog.get_logger()
+    for closed in (False, True):
+        for say in (log.debug, log.info, log.warning, log.error):
+            say("request")
+        logging.getLogger("hypercorn.error").warning("no descriptors, %s", closed)
+        file.close()
+
+
+def test_a_warning_whose_arguments_do_not_fit_is_said_all_the_same() -> None:
+    """A library's slip in a warning does not raise where it warns."""
+    out = io.StringIO()
+    logs.configure(file=out)
+    record = logging.LogRecord("x", logging.WARNING, "x.py", 1, "%d of them", ("many",), None)
+    logs.FromLibraries().handle(record)  # the root's other handlers here are pytest's
+    assert json.loads(out.getvalue())["says"] == "%d of them"
 
 
 def test_exceptions_have_a_traceback() -> None:
