@@ -120,6 +120,7 @@ class World:
         """A client has not read for long: it must have been cut, and must not have been filled."""
         if end.incoming.longest_block > self.deal.limits.write_timeout + 1 or (
             fate.line is not None
+            and fate.ask.stream
             and not fate.done
             and _open(fate.line)
             and fate.ask.script.upset == ""
