@@ -18,13 +18,14 @@ from typing import cast
 
 import trio
 
+from ..reading import receive_some
+
 
 if sys.platform == "linux":
     import fcntl
     import termios
 
 
-READ_BYTES = 64 * 1024
 SLICE_BYTES = 16 * 1024
 """What a stream that cannot tell its progress is given at once (one TLS record)."""
 
@@ -192,7 +193,7 @@ def addresses(stream: trio.abc.Stream) -> tuple[Address | None, Address | None]:
 
 async def _read(stream: trio.abc.Stream) -> bytes:
     try:
-        return bytes(await stream.receive_some(READ_BYTES))
+        return await receive_some(stream)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return b""
 

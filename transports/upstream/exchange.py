@@ -17,9 +17,11 @@ import trio
 
 from nursling.engine.errors import ConnectTimeout, NurslingError, RemoteProtocolError, Truncated
 
+from ..reading import receive_some
 
-READ_SIZE = 65536
-"""One read. Also one write: the write clock wants progress, not the whole body."""
+
+WRITE_SIZE = 65536
+"""One write: the write clock wants progress, not the whole body."""
 
 
 class Exchange:
@@ -64,9 +66,9 @@ class Exchange:
             raise ValueError("a line break in the head of a request")
         head = b"\r\n".join(lines) + b"\r\n\r\n"
         try:
-            await self._send(head + body[:READ_SIZE], write_timeout)
-            for start in range(READ_SIZE, len(body), READ_SIZE):
-                await self._send(body[start : start + READ_SIZE], write_timeout)
+            await self._send(head + body[:WRITE_SIZE], write_timeout)
+            for start in range(WRITE_SIZE, len(body), WRITE_SIZE):
+                await self._send(body[start : start + WRITE_SIZE], write_timeout)
         except trio.BrokenResourceError:
             pass  # an early refusal (413) may have been sent before the connection was cut
         while not self._headed:
@@ -111,7 +113,7 @@ class Exchange:
 
     async def _receive(self) -> bytes:
         try:
-            return bytes(await self._stream.receive_some(READ_SIZE))
+            return await receive_some(self._stream)
         except trio.BrokenResourceError:
             self._failure = Truncated("the connection to the upstream broke")
             raise self._failure from None
