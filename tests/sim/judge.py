@@ -89,7 +89,7 @@ def _failed_before(world: World, fate: Fate) -> str:
         error = check_error(json.loads(fate.body))["error"]
         _must(error["code"] != "internal_error", "an internal error")
         _must(_excuse(world, fate, error["code"]), f"{fate.status} {error} without a cause")
-    if fate.ask.script.upset == "status" and fate.asked:
+    if fate.ask.script.upset == "status" and fate.asked and not fate.poisoned:
         code, _, headers = fate.ask.script.status
         _must(fate.status == code, f"status {fate.status}, the upstream said {code}")
         for name, value in headers.items():
