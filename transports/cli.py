@@ -66,14 +66,14 @@ def serve(file: str | None, host: str | None, port: int | None, log_level: str) 
         # The file that was found first is the one to read again.
         return with_address(load_config(found.path), host, port)
 
-    logs.configure(log_level)
     found = _load(file)
     try:
         config = with_address(found, host, port)
-        if missing := descriptors.make_room(config.limits):
-            log = structlog.get_logger("nursling")
-            log.warning("descriptors missing", count=missing, why="the hard limit (ulimit -Hn)")
-        trio.run(_serve, config, load)
+        with logs.written_aside(log_level):
+            if missing := descriptors.make_room(config.limits):
+                log = structlog.get_logger("nursling")
+                log.warning("descriptors missing", count=missing, why="the hard limit (ulimit -Hn)")
+            trio.run(_serve, config, load)
     except ConfigError as error:
         raise ConfigFailure(str(error)) from None
 

@@ -4,7 +4,8 @@ The law of this file: a line has an event's name and values that are about the r
 it: no prompt, no completion, no key. Values that others chose (a model's name, a header) are
 escaped, so that nobody can forge a line or colour a terminal. For people on a terminal; JSON
 otherwise. What libraries warn of by the standard library's logging is a line of ours too, without
-traceback, and not the same one again and again. Who writes a line goes on, whatever becomes of it.
+traceback, and not the same one again and again. Who writes a line goes on, whatever becomes of it:
+nobody may be left to read it, or the disk be full; and in the gateway nobody waits for a reader.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, MutableMapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, MutableMapping
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import structlog
+
+from .log_writer import LogWriter
 
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -30,9 +33,32 @@ KINDS = 100
 """Kinds of such warnings that are remembered."""
 
 
-def configure(level: str = "info", file: TextIO | None = None) -> None:
-    """Set up the process's logs. For programs; an embedder has logs of its own."""
+@contextmanager
+def written_aside(level: str = "info", file: TextIO | None = None) -> Generator[None]:
+    """Set up the logs of a server: a thread writes the lines, and no request waits for it.
+
+    At the block's end it has a second for the last ones.
+    """
+    out = sys.stderr if file is None else file
+
+    def tell(count: int) -> None:
+        # An error: who wants to see errors only wants to know that some are missing.
+        structlog.get_logger("nursling").error("log lines dropped", count=count)
+
+    with LogWriter(out, tell) as writer:
+        configure(level, out, write=writer.write)
+        yield
+
+
+def configure(
+    level: str = "info", file: TextIO | None = None, write: Callable[[str], object] | None = None
+) -> None:
+    """Set up the process's logs. For programs; an embedder has logs of its own.
+
+    `write` takes the lines in the place of the file, which says then only whether it is a terminal.
+    """
     out: TextIO = sys.stderr if file is None else file
+    lines = Lines(out, write)
     number = getattr(logging, level.upper())
     for_people = out.isatty()
     structlog.configure(
@@ -47,7 +73,7 @@ def configure(level: str = "info", file: TextIO | None = None) -> None:
             else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=lambda *_: Lines(out),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     for name in _LIBRARIES:
@@ -59,18 +85,26 @@ def configure(level: str = "info", file: TextIO | None = None) -> None:
     root.addHandler(FromLibraries())
 
 
-class Lines(structlog.PrintLogger):
-    """Writes lines for as long as somebody takes them.
+class Lines:
+    """Writes lines for as long as somebody takes them (structlog's form of a logger).
 
     A full disk, or a reader that has gone, costs the line: not the request, nor the server.
     """
 
+    def __init__(self, file: TextIO, write: Callable[[str], object] | None = None) -> None:
+        self._file = file
+        self._write = write or self._directly
+
     def msg(self, message: str) -> None:
         """Write a line, if that is possible."""
-        with suppress(OSError, ValueError):  # a ValueError: the file is closed
-            super().msg(message)
+        self._write(message + "\n")
 
-    debug = info = warning = error = msg
+    debug = info = warning = error = critical = msg
+
+    def _directly(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # a ValueError: the file is closed
+            self._file.write(text)
+            self._file.flush()
 
 
 class FromLibraries(logging.Handler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import signal
@@ -328,7 +329,16 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]
 
 
 def get(url: str, **headers: str) -> int:
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - ours
+    return status_of(urllib.request.Request(url, headers=headers))  # noqa: S310 - ours
+
+
+def post(url: str, body: dict[str, Any]) -> int:
+    headers = {"content-type": "application/json"}
+    data = json.dumps(body).encode()
+    return status_of(urllib.request.Request(url, data, headers))  # noqa: S310 - ours
+
+
+def status_of(request: urllib.request.Request) -> int:
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - ours
             return int(answer.status)
@@ -357,6 +367,21 @@ def test_serve_serves_and_drains() -> None:
         events = [json.loads(line) for line in log.splitlines()]
         assert [event["event"] for event in events] == ["request", "stopping"]
         assert "Hello!" not in log
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing() -> None:
+    """With stderr a full pipe requests are answered and SIGTERM ends the process with 0.
+
+    It once froze with the first line that the pipe did not take, and heeded no signal.
+    """
+    with serving() as (process, url, _):
+        assert process.stderr is not None
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        for _ in range(50):  # a line of some 400 bytes each
+            assert post(f"{url}/v1/responses", {"model": "none", "input": "Hi"}) == 404
+        assert get(f"{url}/livez") == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
 
 
 @pytest.mark.fault(41, "R")
