@@ -162,23 +162,37 @@ def test_memory_is_bounded(length: int) -> None:
 
 
 def test_references_are_no_way_around_the_limit_of_a_body() -> None:
-    """One item that is named many times is refused before it is read as often."""
+    """Items that together are more than a client could send are refused before they are read."""
     memory = recall(max_body_bytes=10_000)
-    memory.keep("", response(message("msg_a", "x" * 1000)))
-    few, many = asked(*[ref("msg_a")] * 8), asked(*[ref("msg_a")] * 10)
+    names = [f"msg_{number}" for number in range(10)]
+    memory.keep("", response(*[message(name, "x" * 1000) for name in names]))
+    few, many = asked(*map(ref, names[:8])), asked(*map(ref, names))
     assert len(memory.resolve("", few)["input"]) == 8
     with pytest.raises(BodyTooLarge) as caught:
         memory.resolve("", many)
     assert caught.value.param == "input"
 
 
+def test_an_item_is_named_once() -> None:
+    """The second reference is refused in its place: six KB of them once became 32 MB."""
+    memory = recall()
+    memory.keep("", response(message("msg_a", "x" * 10_000), message("msg_b")))
+    with pytest.raises(BadRequest, match="'msg_a' is named twice") as caught:
+        memory.resolve("", asked(ref("msg_a"), ref("msg_b"), {"id": "msg_a"}))
+    assert caught.value.param == "input[2]"
+    unknown = asked(ref("msg_z"), ref("msg_z"))
+    assert memory.resolve("", unknown) is unknown
+
+
 @pytest.mark.parametrize("limit", [{"max_json_nodes": 100}, {"max_json_depth": 4}])
 def test_nor_around_the_limits_of_json(limit: Json) -> None:
     """Values and levels of what is named count as those that are sent."""
     memory = recall(**limit)
-    deep = message("msg_a")
-    deep["content"][0]["annotations"] = [{"of": [{}]}]
-    memory.keep("", response(deep))
+    names = [f"msg_{number}" for number in range(20)]
+    deep = [message(name) for name in names]
+    for item in deep:
+        item["content"][0]["annotations"] = [{"of": [{}]}]
+    memory.keep("", response(*deep))
     with pytest.raises(BadRequest) as caught:
-        memory.resolve("", asked(*[ref("msg_a")] * 20))
+        memory.resolve("", asked(*map(ref, names)))
     assert caught.value.param == "input"

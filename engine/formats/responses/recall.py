@@ -75,16 +75,22 @@ class Recall:
         """Put items in the place of the references to them in a Responses request.
 
         `body` is not changed. Raises `BodyTooLarge` or `BadRequest` if the items together are more
-        than a client could have sent: the same one may be named many times.
+        than a client could have sent, or one is named twice: a few bytes would cost us the whole
+        item each time, and no client does so, since a conversation has each item once.
         """
         given = body.get("input")
         if not self._items or not isinstance(given, list):
             return body
         found: dict[int, bytes] = {}
+        named: set[str] = set()
         size = 0
         for number, item in enumerate(given):
             text = self._find(owner, item)
             if text is not None:
+                own = referred(item)
+                if own in named:
+                    raise BadRequest(f"the item {own!r} is named twice", param=f"input[{number}]")
+                named.add(own)
                 found[number] = text
                 size += len(text)
                 if size > self._limits.max_body_bytes:
