@@ -46,6 +46,13 @@ def read_citation(value: Any) -> dict[str, Any] | None:
     return citation
 
 
+def read_citations(value: Any) -> list[dict[str, Any]] | None:
+    """Read a list of citations; leave out what is none; None if it is no list."""
+    if not isinstance(value, list):
+        return None
+    return [citation for one in value if (citation := read_citation(one)) is not None]
+
+
 def _is_entry(entry: Any) -> bool:
     return (
         isinstance(entry, dict)

@@ -198,6 +198,9 @@ class Board:
         for part in item.parts.values():
             end_part(item, part, {}, out)
         fields = beyond(raw, KNOWN_ITEM[item.kind])
+        if item.held is not None:  # its `done` came long ago
+            said, told = item.held
+            fields, event = {**beyond(said, KNOWN_ITEM[item.kind]), **fields}, {**told, **event}
         if item.id and fields.get("id") != item.id:  # it keeps the one that it opened with
             fields.pop("id", None)
         item.said = dict(fields) if item.kind == "opaque" else {**item.said, **fields}
@@ -253,7 +256,7 @@ class Board:
                     item.foreign += 0 if item.ended or item.foreign else 1
                     continue
                 key = "refusal" if part_kind == "refusal" else "text"
-                if item.ended and not text_of(said, key):
+                if item.ended and not text_of(said, key) and (part_kind, index) not in item.parts:
                     continue
                 part = item.part(part_kind, index, out)
                 complete_part(item, part, said, out)

@@ -9,7 +9,8 @@ annotation of the item or of the reply. A reply has ended well only with its ter
 The reply starts with the first event that has a response object, or else with the first one that
 says something of an item. Events that we do not know and that come earlier wait for it.
 
-What is not kept: `sequence_number`; `in_progress` and `queued` after the first event; beats;
+What is not kept: `sequence_number`; `in_progress` and `queued` after the first event, unless they
+say what it has not said; beats; what repeats the request, if the client speaks another format;
 `obfuscation`, unless the client asked for it; an event without any type; and an unknown event whose
 type is no `EVENT_NAME` (its type would stand in the `event:` line of the client's stream, where a
 line break begins another event).
@@ -55,11 +56,14 @@ from .items import (
     fit,
     grow,
     is_item,
+    news,
     note,
+    retold,
     text_of,
 )
-from .quirks import EVENT_NAME, KEEPALIVE, REASONING_TEXT
+from .quirks import EVENT_NAME, IN_PROGRESS, KEEPALIVE, REASONING_TEXT
 from .request import NAME
+from .settings import DEFAULTS
 
 
 BEATS = frozenset(
@@ -105,6 +109,9 @@ KNOWN_RESPONSE = frozenset(
     }
 )
 
+ECHOED = DEFAULTS.keys() - {"completed_at", "service_tier"}
+"""The fields of a Response that repeat its request: they are news to nobody who has asked it."""
+
 OWNERS: dict[PartKind, ItemKind] = {
     "text": "message",
     "refusal": "message",
@@ -125,7 +132,7 @@ TEXTS: tuple[tuple[str, PartKind, str], ...] = (
 )
 """Prefix of the events of a text, the kind of its part, and the field of the whole text."""
 
-HANDSHAKES = frozenset({"response.created", "response.in_progress", "response.queued"})
+HANDSHAKES = frozenset({"response.created", IN_PROGRESS, "response.queued"})
 """The events that say only that the reply has begun, and which one it is."""
 
 REASONS: dict[Any, FinishReason] = {
@@ -152,7 +159,11 @@ class ResponsesDialect:
         self._known = KNOWN_EVENT
         if request.include_obfuscation:
             self._known -= {"obfuscation"}
+        self._known_response = KNOWN_RESPONSE
+        if request.format != NAME:
+            self._known_response |= ECHOED
         self._board = Board()
+        self._told: JSON = {}  # of the response and of its handshakes, beyond the normal form
         self._started = False
         self._early: list[JSON] = []  # unknown events before the reply started
         self._early_size = 0
@@ -219,7 +230,7 @@ class ResponsesDialect:
                 raise RemoteProtocolError(f"the upstream's response is still {status}")
             self._board.conclude(body["output"], out)
             out.append(Finished(0, "stop", {NAME: {"status": status}}))
-            out.append(Ended(note(response=beyond(body, KNOWN_RESPONSE))))
+            out.append(Ended(note(response=beyond(body, self._known_response))))
             return
         self._end("response.completed", body, {}, out)
 
@@ -233,9 +244,10 @@ class ResponsesDialect:
     def _start(self, response: JSON, event: JSON, out: list[Event]) -> None:
         self._started = True
         reply_id = self._board.reply_id = text_of(response, "id")
-        extra: JSON = {"response": beyond(response, KNOWN_RESPONSE)}
+        extra: JSON = {"response": beyond(response, self._known_response)}
         if "response" in event and (more := beyond(event, self._known)):
             extra["event"] = more
+        self._told = {name: dict(fields) for name, fields in extra.items()}
         created = _count(response.get("created_at")) or 0
         out.append(Started(reply_id, text_of(response, "model"), created, {NAME: extra}))
         for early in self._early:
@@ -252,7 +264,7 @@ class ResponsesDialect:
         status = _word(response.get("status"))
         if status not in {"failed", "incomplete", "cancelled"}:
             status = kind.removeprefix("response.")
-        extra = note(response=beyond(response, KNOWN_RESPONSE), event=event)
+        extra = note(response=beyond(response, self._known_response), event=event)
         usage = response.get("usage")
         if status in {"failed", "cancelled"}:
             self._usage(usage, out)
@@ -265,9 +277,15 @@ class ResponsesDialect:
 
     def _finish(self, incomplete: bool, response: JSON, out: list[Event]) -> None:
         if incomplete:
-            word = _word(_object(response.get("incomplete_details")).get("reason"))
-            extra = {NAME: {"reason": word}} if word not in {*REASONS, None} else None
-            out.append(Finished(0, REASONS.get(word, "length"), extra))
+            details = _object(response.get("incomplete_details"))
+            word = _word(details.get("reason"))
+            extra: JSON = {}
+            if word not in {*REASONS, None}:
+                extra["reason"] = word
+            if more := beyond(details, frozenset({"reason"})):
+                extra["details"] = more
+            reason = REASONS.get(word, "length")
+            out.append(Finished(0, reason, {NAME: extra} if extra else None))
         else:
             out.append(Finished(0, "tool_calls" if self._board.called else "stop"))
 
@@ -354,7 +372,7 @@ class ResponsesDialect:
         if part.grown:
             end_part(item, part, more, sink)
         else:
-            self._remember(item, part, more)
+            self._remember(item, part, event=more)
 
     def grow(self, event: JSON, out: list[Event], kind: PartKind) -> None:
         """A part grows."""
@@ -386,7 +404,8 @@ class ResponsesDialect:
         if item.kind == "tool_call" and part.grown:
             end_part(item, part, more, sink)
         else:
-            self._remember(item, part, more)
+            again = {} if part.ended else retold(part, event)
+            self._remember(item, part, event=more, part=again)
 
     def on_annotation(self, event: JSON, out: list[Event]) -> None:
         """A citation."""
@@ -400,16 +419,29 @@ class ResponsesDialect:
             extra = note(event=beyond(event, self._known))
             annotate(item, part, event["annotation"], sink, extra)
 
-    def _remember(self, item: Item, part: Part, event: JSON) -> None:
+    def _remember(self, item: Item, whose: Part, **more: JSON) -> None:
         """Keep what a `done` said beyond what we know, for the end of the part."""
-        if event:
-            part.beyond.setdefault("event", {}).update(event)
+        for name, fields in more.items():
+            if fields:
+                whose.beyond[name] = {**whose.beyond.get(name, {}), **fields}
+        if any(whose.beyond.values()):
             item.keep(self._board.weight)
 
     # Everything else.
 
     def on_handshake(self, event: JSON, out: list[Event]) -> None:
-        """`created`, `in_progress`, `queued`: the reply has begun, which we know by now."""
+        """`created`, `in_progress`, `queued`: the reply has begun, which we know by now.
+
+        Whatever else they say goes on as one more `in_progress`.
+        """
+        response = beyond(_object(event.get("response")), self._known_response)
+        said = {"response": response, "event": beyond(event, self._known)}
+        late = {name: news(fields, self._told.get(name, {})) for name, fields in said.items()}
+        if any(late.values()):
+            for name, fields in late.items():
+                self._told.setdefault(name, {}).update(fields)
+            late["event"]["type"] = IN_PROGRESS
+            out.append(Annotated(-1, -1, "wire", {}, note(**late)))
 
     def _foreign(self, event: JSON, out: list[Event]) -> None:
         """An event that only this format understands, such as the progress of a hosted tool."""

@@ -42,7 +42,7 @@ from ...request import Request
 from ..base import Identity
 from ..checks import JSON
 from ..openai_errors import in_stream
-from .quirks import EVENT_NAME, KEEPALIVE, REASONING_TEXT
+from .quirks import EVENT_NAME, IN_PROGRESS, KEEPALIVE, REASONING_TEXT
 from .request import NAME
 from .resource import (
     Head,
@@ -112,6 +112,7 @@ class ResponsesEncoder:
         # No limit: the pipeline's own fold has bounded these very events, and a second count that
         # differed by a byte would break a reply that has passed.
         self._fold = Accumulator(sys.maxsize)
+        self._handshakes: list[Extra] = []
         self._sequence = 0
         self._items: dict[int, _Item] = {}
         self._output: list[JSON | FinishedItem] = []
@@ -202,10 +203,12 @@ class ResponsesEncoder:
     def _begin(self, event: Started | None) -> None:
         head = self._head = Head(self._request, self._identity, event)
         extra = event.extra if event else None
-        blank = FinishedReply(notes=[extra] if extra else [])
+        self._handshakes = [extra] if extra else []
         for kind in ("created", "in_progress")[: 2 if event else 1]:
-            response = head.response(blank, "in_progress", [])
-            self._emit(f"response.{kind}", {"response": response}, extra)
+            self._emit(f"response.{kind}", {"response": self._greet(head)}, extra)
+
+    def _greet(self, head: Head) -> JSON:
+        return head.response(FinishedReply(notes=self._handshakes), "in_progress", [])
 
     def _end(self, status: str, error: JSON | None, extra: Extra | None) -> None:
         assert self._head is not None  # noqa: S101 - the grammar lets nothing through before `Started`
@@ -284,12 +287,13 @@ class ResponsesEncoder:
             self._input_done(item, folded.text, event.extra)
             return
         text = "refusal" if part.kind == "refusal" else "text"
+        whole = content_part(folded)
         body: JSON = {**part.where, text: folded.text}
         if part.kind == "text":
-            body["logprobs"] = logprobs(folded.logprobs)
+            body["logprobs"] = whole["logprobs"]
         self._emit(f"{GROWTH[part.kind]}.done", body, event.extra)
         done = "reasoning_summary_part" if part.kind == "summary" else "content_part"
-        body = {**part.where, "part": content_part(folded)}
+        body = {**part.where, "part": whole}
         self._emit(f"response.{done}.done", body, event.extra)
 
     def _input_done(self, item: _Item, text: str, extra: Extra | None) -> None:
@@ -315,6 +319,9 @@ class ResponsesEncoder:
         if not isinstance(kind, str) or EVENT_NAME.fullmatch(kind) is None:
             return  # a note about what has ended; or a name that would break the frame
         body = {key: value for key, value in raw.items() if key != "type"}
+        if kind == IN_PROGRESS and self._head is not None:
+            self._handshakes.append(event.extra or {})
+            body["response"] = self._greet(self._head)
         if item is not None:
             ours = item.where
             body |= {key: ours[key] for key in ours if key in body}

@@ -6,6 +6,8 @@ The law of this file: a text only grows, and every repetition of it is compared.
   an empty or absent text says nothing; another text is the upstream's protocol error. Arguments
   that are the same JSON, and texts that differ in white space at their edges, are the same: what
   was streamed counts.
+* *the whole list*: where they repeat citations or log probabilities, what is further on is supplied
+  too, and what is said of an entry beyond what was told of it stands in the part from there on.
 
 Log probabilities and citations pass the gate of `shapes.py`: what is none says nothing.
 
@@ -32,7 +34,7 @@ from ...events import (
 )
 from ...jsontext import dumps, loads
 from ..checks import JSON
-from ..shapes import read_citation, read_logprobs
+from ..shapes import read_citation, read_citations, read_logprobs
 from .request import NAME
 
 
@@ -85,14 +87,15 @@ def note(**members: JSON) -> Extra | None:
 class Part:
     """A part that is being read."""
 
-    __slots__ = ("beyond", "citations", "ended", "kind", "logprobs", "number", "pieces")
+    __slots__ = ("beyond", "citations", "cited", "ended", "kind", "logprobs", "number", "pieces")
 
     def __init__(self, number: int, kind: PartKind) -> None:
         self.number = number
         self.kind: PartKind = kind
         self.pieces = Pieces()
-        self.citations = 0
-        self.logprobs = False
+        self.cited = 0  # as the upstream counts them
+        self.citations: list[JSON] = []  # as events have told them, and these too
+        self.logprobs: list[JSON] = []
         self.ended = False
         self.beyond: JSON = {}  # of its `done` events
 
@@ -233,13 +236,13 @@ def grow(
             f"a part of item {item.number} of the upstream grew after its end"
         )
     entries = read_logprobs(logprobs) if logprobs else None
-    if entries is not None:
-        part.logprobs = True
-    elif not text and extra is None:
+    if entries is None and not text and extra is None:
         return
     part.pieces.add(text)
     if item.number < 0:
         item.keep(len(text.encode("utf-8", "surrogatepass")))
+    elif entries is not None:
+        part.logprobs += entries
     out.append(PartDelta(item.number, part.number, text, entries, extra))
 
 
@@ -277,9 +280,10 @@ def annotate(item: Item, part: Part, data: Any, out: list[Event], extra: Extra |
 
 
 def _cite(item: Item, part: Part, data: Any, out: list[Event], extra: Extra | None) -> None:
-    part.citations += 1  # as the upstream counts them
+    part.cited += 1
     citation = read_citation(data)
     if citation is not None:
+        part.citations.append(citation)
         out.append(Annotated(item.number, part.number, "citation", citation, extra))
 
 
@@ -313,21 +317,46 @@ def complete_part(item: Item, part: Part, said: JSON, out: list[Event]) -> None:
     """Supply what a part misses, by the whole part as the upstream repeats it.
 
     What is new of a part that has ended is said *about* it: text is not (`complete` refuses it),
-    citations and unknown fields are.
+    citations, unknown fields and *the whole list* are.
     """
     complete(item, part, said, "refusal" if part.kind == "refusal" else "text", out)
     citations = said.get("annotations")
     if isinstance(citations, list):
-        for data in citations[part.citations :]:
+        for data in citations[part.cited :]:
             _cite(item, part, data, out, None)
-    fields = beyond(said, KNOWN_PART)
-    if part.ended:
-        late = news(fields, part.beyond.get("part", {}))
-        if late:
-            extra = note(part=late)
-            out.append(Annotated(item.number, part.number, "wire", {}, extra))
-        fields = {**part.beyond.get("part", {}), **late}
-    part.beyond["part"] = fields
+    before = part.beyond.get("part", {})
+    fields = {**beyond(said, KNOWN_PART), **retold(part, said)}
+    if part.ended and (late := news(fields, before)):
+        out.append(Annotated(item.number, part.number, "wire", {}, note(part=late)))
+    part.beyond["part"] = {**before, **fields}
+
+
+def retold(part: Part, said: JSON) -> JSON:
+    """The lists of a part that a repetition says more of; see *the whole list*."""
+    if part.kind != "text":
+        return {}
+    lists = {
+        "annotations": (part.citations, read_citations(said.get("annotations"))),
+        "logprobs": (part.logprobs, read_logprobs(said.get("logprobs"))),
+    }
+    fields: JSON = {}
+    for name, (told, again) in lists.items():
+        joined = _joined(told, again or [])
+        if joined != told:
+            told[:] = joined
+            fields[name] = joined
+    return fields
+
+
+def _joined(told: Any, again: Any) -> Any:
+    """What is known by now of a thing that is told again: nothing told is taken back."""
+    if isinstance(told, dict) and isinstance(again, dict):
+        return {**told, **{name: _joined(told.get(name), again[name]) for name in again}}
+    if isinstance(told, list) and isinstance(again, list):
+        if len(told) != len(again):
+            return max(told, again, key=len)
+        return [_joined(old, new) for old, new in zip(told, again, strict=True)]
+    return again if again or told is None else told
 
 
 def news(said: JSON, before: JSON) -> JSON:

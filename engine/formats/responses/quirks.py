@@ -19,6 +19,8 @@ Document = Literal["openai", "open-responses"]
 
 KEEPALIVE = "keepalive"
 """The type of a beat."""
+IN_PROGRESS = "response.in_progress"
+"""The type of a handshake that repeats what reply this is."""
 REASONING_TEXT = "response.reasoning_text"
 """The prefix of the events of raw reasoning."""
 EVENT_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")

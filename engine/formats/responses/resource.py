@@ -10,10 +10,13 @@ Private layout of `extra["responses"]`, made by `decoder.py`:
 
     response  fields of the Response object that the normal form has not
     item      fields of an output item that the normal form has not; of an opaque item, all
-    part      fields of a content part that the normal form has not
-    event     fields of the event itself; with a wire annotation, the whole event
+    part      fields of a content part that the normal form has not, and its lists where the
+              upstream repeated them with more in their entries
+    event     fields of the event itself; with a wire annotation, the whole event (of a handshake
+              that comes later and says more, all but its `response`)
     usage     the upstream's usage object
     reason    the raw word of incomplete_details
+    details   fields of incomplete_details beside it
     status    the raw status of a reply that is not over (a background reply, asked whole)
 """
 
@@ -96,7 +99,7 @@ class Head:
         details: JSON | None = None
         if status == "incomplete":
             word = REASONS.get(reply.reasons.get(0, "length"), "max_output_tokens")
-            details = {"reason": notes.get("reason", word)}
+            details = {"reason": notes.get("reason", word), **notes.get("details", {})}
         return {
             **settings,
             "id": self.id,
@@ -258,9 +261,11 @@ def content_part(part: FinishedPart) -> JSON:
     kind = TYPES[part.kind]
     made: JSON = {"type": kind, "refusal" if part.kind == "refusal" else "text": part.text}
     if part.kind == "text":
-        made |= {"annotations": list(part.citations), "logprobs": logprobs(part.logprobs)}
+        made |= {"annotations": list(part.citations), "logprobs": part.logprobs}
     for note in part.notes:
         made |= note.get(NAME, {}).get("part", {})
+    if part.kind == "text":
+        made["logprobs"] = logprobs(made["logprobs"])
     return made
 
 
