@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
 
 import msgspec
 import pytest
@@ -155,28 +154,51 @@ def test_limits_are_frozen_and_closed() -> None:
     assert msgspec.convert({"idle_timeout": 1}, Limits).idle_timeout == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("connect_timeout", 10),
-        ("first_event_timeout", 120),
-        ("idle_timeout", 120),
-        ("whole_timeout", 120),
-        ("total_timeout", 0),
-        ("finish_grace", 2),
-        ("heartbeat", 15),
-        ("write_timeout", 30),
-        ("head_timeout", 5),
-        ("body_timeout", 30),
-        ("drain_timeout", 30),
-        ("max_event_bytes", 2**20),
-        ("max_body_bytes", 32 * 2**20),
-        ("max_reply_bytes", 32 * 2**20),
-        ("max_recall_bytes", 64 * 2**20),
-        ("max_streams", 1000),
-        ("max_json_depth", 64),
-    ],
-)
-def test_the_numbers_that_were_promised(name: str, value: Any) -> None:
+def test_limits_are_named() -> None:
+    """A bare number could mean any of them."""
+    with pytest.raises(TypeError):
+        Limits(1)  # type: ignore[misc]  # that is what is tested
+
+
+PROMISED: dict[str, float] = {
+    "connect_timeout": 10,
+    "first_event_timeout": 120,
+    "idle_timeout": 120,
+    "whole_timeout": 120,
+    "total_timeout": 0,
+    "finish_grace": 2,
+    "reuse_grace": 0.05,
+    "keep_alive": 4,
+    "close_timeout": 1,
+    "heartbeat": 15,
+    "write_timeout": 30,
+    "head_timeout": 5,
+    "body_timeout": 30,
+    "drain_timeout": 30,
+    "max_event_bytes": 2**20,
+    "max_body_bytes": 32 * 2**20,
+    "max_reply_bytes": 32 * 2**20,
+    "max_recall_bytes": 64 * 2**20,
+    "max_error_bytes": 64 * 2**10,
+    "max_json_depth": 64,
+    "max_json_nodes": 100_000,
+    "max_head_bytes": 64 * 2**10,
+    "max_streams": 1000,
+    "max_connections": 4096,
+    "max_refused": 64,
+    "max_headers": 128,
+    "max_requests": 10_000,
+    "backlog": 1024,
+    "max_idle": 256,
+}
+
+
+def test_every_limit_has_a_promised_number() -> None:
+    """A new limit has to state its default here too."""
+    assert PROMISED.keys() == msgspec.structs.asdict(DEFAULT_LIMITS).keys()
+
+
+@pytest.mark.parametrize(("name", "value"), PROMISED.items(), ids=list(PROMISED))
+def test_the_numbers_that_were_promised(name: str, value: float) -> None:
     """The defaults are those of the documentation."""
     assert getattr(DEFAULT_LIMITS, name) == value

@@ -90,6 +90,18 @@ def test_one_leading_bom_is_dropped() -> None:
     assert data(BOM + b"data: 1\n\n" + BOM + b"data: 2\n\ndata: 3\n\n") == [b"1", b"3"]
 
 
+@pytest.mark.fault(22, "V")
+def test_an_empty_read_between_cr_and_lf_changes_nothing() -> None:
+    """A read without bytes does not make the LF behind it a line end of its own."""
+    assert data(b"data: 1\r", b"", b"\ndata: 2\r", b"", b"\n\r\n") == [b"1\n2"]
+
+
+@pytest.mark.fault(22, "V")
+def test_the_lines_of_one_event_are_not_the_next_ones() -> None:
+    """Each event has its own lines of data, also behind an event of several."""
+    assert data(b"data: 1\ndata: 2\n\ndata: 3\n\ndata: 4\ndata\n\n") == [b"1\n2", b"3", b"4\n"]
+
+
 def test_an_event_without_data_is_none_and_its_name_is_forgotten() -> None:
     """A blank line after a name alone dispatches nothing."""
     assert decode(b"event: ghost\n\ndata: 1\n\n") == [(b"", b"1")]
@@ -142,6 +154,18 @@ def test_the_budget_does_not_depend_on_the_cuts(line: bytes) -> None:
             decode(*cuts, budget=exact)
             with pytest.raises(EventTooLarge):
                 decode(*cuts, budget=exact - 1)
+
+
+@pytest.mark.fault(25, "V")
+@pytest.mark.parametrize(
+    "before", [b"data: 1\n\n", b"data: 1\ndata: 2\n\n", b"event: e\n\n", b"\n"]
+)
+def test_each_event_has_the_whole_budget_and_no_more(before: bytes) -> None:
+    """What a blank line ended costs the next event nothing, and gives it nothing."""
+    event = b"data: " + b"x" * 40 + b"\n"
+    decode(before + event, budget=len(event))
+    with pytest.raises(EventTooLarge):
+        decode(before + event, budget=len(event) - 1)
 
 
 def test_the_budget_is_of_one_event_and_not_of_the_stream() -> None:

@@ -51,6 +51,7 @@ def by_the_standard(stream: bytes) -> list[Frame]:
 @given(STREAMS, CUTS)
 @example(BOM + BOM + b"data: 1\n\n", [1])
 @example(b"data: 1\r\n\r\ndata\r\rdata:\n\n", [8, 9])
+@example(b"data: 1\ndata: 2\n\ndata: 3\n\n", [])
 def test_any_bytes_cut_anywhere_are_what_the_standard_says(stream: bytes, cuts: list[int]) -> None:
     """Frames before the end, and what `close` hands over as if its blank line had come."""
     decoder = SSEDecoder(1 << 20)
