@@ -88,6 +88,8 @@ class Engine:
         """
         self._config, self._catalog = self._load(config)
         self.keys.replace(config.keys)
+        self.gate.max_streams = config.limits.max_streams
+        self.recall.use(config.limits)
 
     @asynccontextmanager
     async def stream(self, request: Request | Mapping[str, Any]) -> AsyncGenerator[Reply, None]:

@@ -19,7 +19,8 @@ class Gate:
     """Admission and drain of one engine."""
 
     def __init__(self, max_streams: int) -> None:
-        self._max = max_streams
+        self.max_streams = max_streams
+        """May be changed: who is in stays."""
         self._open: set[trio.CancelScope] = set()
         self.draining = False
 
@@ -36,9 +37,9 @@ class Gate:
         """
         if self.draining:
             raise Draining("the gateway is stopping", headers={"retry-after": "1"})
-        if len(self._open) >= self._max:
+        if len(self._open) >= self.max_streams:
             raise Overloaded(
-                f"{self._max} requests are at work already", headers={"retry-after": "1"}
+                f"{self.max_streams} requests are at work already", headers={"retry-after": "1"}
             )
         with trio.CancelScope() as scope:
             self._open.add(scope)

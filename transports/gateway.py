@@ -2,13 +2,15 @@
 
 The law of this file: it wires and decides nothing. The first SIGTERM or SIGINT starts the drain,
 the second ends it at once. A changed configuration file that is valid is put in force for the
-requests to come (models, providers, keys); one that is not is logged, and the old one stays.
+requests to come (models, providers, keys, limits); one that is not is logged, and the old one
+stays. What was fixed when the process started (`FIXED`) is logged by name if it changes.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -24,6 +26,25 @@ from .keys import Keys
 
 WATCH_TIMEOUT = 1000
 """Milliseconds that the watching thread sleeps at most before it looks whether it must end."""
+
+FIXED = {
+    "server": ("host", "port", "cors_origins", "tls_cert", "tls_key"),
+    "limits": (
+        "backlog",
+        "close_timeout",
+        "drain_timeout",
+        "head_timeout",
+        "keep_alive",
+        "max_connections",
+        "max_head_bytes",
+        "max_headers",
+        "max_idle",
+        "max_refused",
+        "max_requests",
+        "write_timeout",
+    ),
+}
+"""What the listening server and the pool of connections keep until a restart."""
 
 Load = Callable[[], Config]
 """Reads the configuration anew. Raises `ConfigError`."""
@@ -76,7 +97,8 @@ async def run_gateway(
                 nursery.cancel_scope.cancel()
             else:
                 if load is not None and config.path is not None:
-                    nursery.start_soon(_watch, Path(config.path), load, engine, engine.keys, stop)
+                    again = partial(reload, load, engine, engine.keys, config)
+                    nursery.start_soon(_watch, Path(config.path), again, stop)
                 if on_listening is not None:
                     on_listening(urls)
         if failure is not None:
@@ -95,8 +117,8 @@ async def _heed_signals(
             (now if stop.is_set() else stop).set()
 
 
-async def _watch(file: Path, load: Load, engine: Engine, keys: Keys, stop: trio.Event) -> None:
-    """Reload when the file changes. Its folder is watched: editors put a new file in its place."""
+async def _watch(file: Path, again: Callable[[], None], stop: trio.Event) -> None:
+    """Call `again` when the file changes. Its folder is watched: editors put new files in place."""
 
     def ours(_: watchfiles.Change, path: str) -> bool:
         return Path(path).name == file.name
@@ -110,22 +132,22 @@ async def _watch(file: Path, load: Load, engine: Engine, keys: Keys, stop: trio.
     )
     try:
         async for _ in changes:
-            reload(load, engine, keys)
+            again()
     except (OSError, RuntimeError) as error:  # no more inotify watches, for one
         structlog.get_logger("nursling").warning("configuration not watched", error=str(error))
 
 
-def reload(load: Load, engine: Engine, keys: Keys) -> None:
+def reload(load: Load, engine: Engine, keys: Keys, started: Config) -> None:
     """Put the file's new content in force, or log why it stays out.
 
-    Models, providers, keys and limits of streams change. Where we listen, and the limits of the
-    process, were fixed when it started: so whether keys are needed is asked of the address that we
-    have, whatever the file says of it now.
+    Models, providers, keys and the limits of requests change. Where we listen, and the limits of
+    connections, are those that we `started` with: so whether keys are needed is asked of the
+    address that we have, whatever the file says of it now.
     """
     log = structlog.get_logger("nursling")
-    server = engine.config.server
     try:
-        config = with_address(load(), server.host, server.port)
+        wanted = load()
+        config = with_address(wanted, started.server.host, started.server.port)
         engine.reload(config)
     except ConfigError as error:
         log.warning("configuration not reloaded", error=str(error))
@@ -133,6 +155,18 @@ def reload(load: Load, engine: Engine, keys: Keys) -> None:
     keys.replace(config.keys)
     _warn(config)
     log.info("configuration reloaded", models=len(config.models), keys=len(config.keys))
+    if changed := _fixed(started, wanted):
+        log.warning("configuration needs a restart", settings=changed)
+
+
+def _fixed(started: Config, wanted: Config) -> list[str]:
+    """Name the settings that are not in force, as `table.key`."""
+    return [
+        f"{table}.{name}"
+        for table, names in FIXED.items()
+        for name in names
+        if getattr(getattr(started, table), name) != getattr(getattr(wanted, table), name)
+    ]
 
 
 def _warn(config: Config) -> None:

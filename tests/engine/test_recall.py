@@ -116,6 +116,19 @@ def test_the_longest_unused_goes_first() -> None:
     assert memory.size == 10 * size
 
 
+def test_a_smaller_room_is_in_force_at_once() -> None:
+    """The longest unused goes first, also then; a larger room takes more."""
+    size = BOOKKEEPING + len(json.dumps(message("msg_00"), separators=(",", ":")))
+    memory = recall(10 * size)
+    memory.keep("", response(*(message(f"msg_{number:02}") for number in range(10))))
+    memory.use(Limits(max_recall_bytes=3 * size - 1))
+    assert (len(memory), memory.size) == (2, 2 * size)
+    assert knows(memory, "msg_09")
+    memory.use(Limits(max_recall_bytes=10 * size))
+    memory.keep("", response(*(message(f"msg_{number:02}") for number in range(20, 28))))
+    assert len(memory) == 10
+
+
 def test_an_item_is_kept_once() -> None:
     """The same id again replaces what was there, and is counted once."""
     memory = recall()

@@ -135,6 +135,15 @@ async def test_body_over_the_limit_in_one_piece() -> None:
     assert (call.status, call.error["code"]) == (413, "request_too_large")
 
 
+@pytest.mark.parametrize("most", [1000, 100_000_000])
+async def test_a_bodys_limit_may_change(most: int) -> None:
+    """After a reload the new limit counts, Quart's own with it."""
+    world = World(Limits(max_body_bytes=1 if most > 1000 else 10_000))
+    world.engine.limits = Limits(max_body_bytes=most)
+    call = await world.ask("POST", CHAT, {"model": "m" * 2000})
+    assert call.status == (404 if most > 1000 else 413)
+
+
 @pytest.mark.fault(20, "S")
 async def test_body_that_stops(autojump_clock: MockClock) -> None:
     """A body without a byte for `body_timeout` is a 408; a slow one is read."""

@@ -258,6 +258,20 @@ async def test_a_reload_is_atomic() -> None:
             engine.resolve("demo")
 
 
+async def test_a_reload_changes_what_requests_may_take() -> None:
+    """Other limits are in force at once: of requests at work, and of the items that are kept."""
+    item = {"id": "msg_a", "type": "message", "role": "assistant", "content": []}
+    async with open_engine(config()) as engine:
+        engine.recall.keep("", {"output": [item]})
+        assert len(engine.recall) == 1
+        with engine.gate.admit():
+            engine.reload(config(DEMO | {"limits": {"max_streams": 1, "max_recall_bytes": 0}}))
+            with pytest.raises(Overloaded, match="1 requests"):
+                engine.gate.admit().__enter__()
+        assert engine.recall.off
+        assert len(engine.recall) == 0
+
+
 @pytest.mark.fault(60, "V")
 async def test_two_engines_know_nothing_of_each_other() -> None:
     """Engines of one process share no state."""

@@ -8,7 +8,9 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -102,10 +104,10 @@ async def test_a_reload_takes_all_or_nothing(log: io.StringIO) -> None:
 
     async with open_engine(good) as engine:
         for load in (broken, nowhere):
-            gateway.reload(load, engine, keys)
+            gateway.reload(load, engine, keys, good)
             assert keys.check({"x-api-key": "s"}) == "k"
         gateway.reload(
-            lambda: config_from_dict({"keys": [{"name": "n", "secret": "t"}]}), engine, keys
+            lambda: config_from_dict({"keys": [{"name": "n", "secret": "t"}]}), engine, keys, good
         )
         with pytest.raises(Unauthorized):
             keys.check({"x-api-key": "s"})
@@ -114,6 +116,28 @@ async def test_a_reload_takes_all_or_nothing(log: io.StringIO) -> None:
         "configuration not reloaded",
         "configuration reloaded",
     ]
+
+
+async def test_a_reload_names_what_needs_a_restart(log: io.StringIO) -> None:
+    """Limits of requests are in force at once; what is not is named, each time that it differs."""
+    start = config_from_dict({}, environ={})
+    server = {"port": 1, "cors_origins": ["*"], "fallback_provider": "demo"}
+    limits = {"max_connections": 7, "max_streams": 1, "heartbeat": 3, "max_recall_bytes": 0}
+    tables: dict[str, Any] = {"server": server, "limits": limits}
+    async with open_engine(start) as engine:
+        for again in (tables, tables, {"limits": {"max_streams": 2}}):
+            gateway.reload(partial(config_from_dict, again), engine, engine.keys, start)
+        assert engine.gate.max_streams == 2
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    settings = ["server.port", "server.cors_origins", "limits.max_connections"]
+    assert [line.get("settings") for line in lines] == [None, settings, None, settings, None]
+
+
+def test_what_is_fixed_is_a_setting() -> None:
+    """The names in `FIXED` are settings: one that was renamed would raise in a reload."""
+    config = config_from_dict({}, environ={})
+    for table, names in gateway.FIXED.items():
+        assert {*names} <= {*getattr(config, table).__struct_fields__}
 
 
 @pytest.mark.parametrize("between", [[], [{"name": "b", "secret": "t"}]])
@@ -129,8 +153,8 @@ async def test_a_reload_cannot_open_the_door(
     keys = Keys(start.keys)
     async with open_engine(start) as engine:
         if between:
-            gateway.reload(lambda: config_from_dict({"keys": between}), engine, keys)
-        gateway.reload(lambda: config_from_dict({}), engine, keys)
+            gateway.reload(lambda: config_from_dict({"keys": between}), engine, keys, start)
+        gateway.reload(lambda: config_from_dict({}), engine, keys, start)
         assert not keys.open
         assert keys.check({"x-api-key": "t" if between else "s"})
     assert events(log)[-1] == "configuration not reloaded"

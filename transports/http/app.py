@@ -98,11 +98,10 @@ def create_app(
     app.keys = engine.keys if keys is None else keys
     app.metrics = Metrics()
     app.origins = Origins(cors_origins, hosts)
-    # All three explicitly: Quart's defaults (60 s, 60 s, 16 MB) cut in silence.
+    # Explicitly: Quart's defaults (60 s, 60 s, and 16 MB, see `connection.py`) cut in silence.
     app.config.update(
         RESPONSE_TIMEOUT=None,
         BODY_TIMEOUT=None,  # `body.py` has the clock: of progress, not of the whole
-        MAX_CONTENT_LENGTH=engine.limits.max_body_bytes,
     )
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False

@@ -144,6 +144,8 @@ class HTTPConnection(TrioASGIHTTPConnection):
     async def __call__(self, receive: Any, send: Any) -> None:
         """Serve it; every answer is stamped."""
         self._stamp = Stamp(self.app, cast("MutableMapping[str, Any]", self.scope))
+        # Quart reads its own limit here and now, and a reload may have changed ours.
+        self.app.config["MAX_CONTENT_LENGTH"] = self.app.engine.limits.max_body_bytes
         await super().__call__(receive, cast("Any", self._stamp.on(send)))
 
     async def _send_response(self, send: Any, response: Any) -> None:

@@ -51,6 +51,11 @@ class Recall:
     def __len__(self) -> int:
         return len(self._items)
 
+    def use(self, limits: Limits) -> None:
+        """Put other limits in force; what the new room does not hold is forgotten at once."""
+        self._limits = limits
+        self._shrink(limits.max_recall_bytes)
+
     def keep(self, owner: str, response: JSON) -> None:
         """Remember the output items of a finished Response, as they leave. What is too big is not.
 
@@ -66,8 +71,7 @@ class Recall:
             size = BOOKKEEPING + len(text)
             if size * SHARE > room:
                 continue
-            while self.size + size > room:
-                self._forget(next(iter(self._items)))
+            self._shrink(room - size)
             self._items[key] = text
             self.size += size
 
@@ -124,6 +128,10 @@ class Recall:
         except ValueError as error:
             raise BadRequest(f"the items that the request names: {error}", param="input") from None
         return items
+
+    def _shrink(self, room: int) -> None:
+        while self.size > room:
+            self._forget(next(iter(self._items)))
 
     def _forget(self, key: tuple[str, str]) -> None:
         text = self._items.pop(key, None)
