@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Generator, MutableMapping
+from collections.abc import Callable, Generator, Hashable, MutableMapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -29,8 +29,10 @@ LONGEST = 300
 PAUSE = 10.0
 """Seconds in which a library's warning is not said again: Trio has one each 0.1 s while there are
 no descriptors to accept with."""
+MOST = 10
+"""Lines of one library in that time: some put numbers into each of their messages."""
 KINDS = 100
-"""Kinds of such warnings that are remembered."""
+"""Kinds of such warnings that are remembered, and libraries."""
 
 
 @contextmanager
@@ -108,33 +110,60 @@ class Lines:
 
 
 class FromLibraries(logging.Handler):
-    """Writes what libraries warn of as lines of ours: one per kind of warning and `PAUSE`."""
+    """Writes what libraries warn of as lines of ours.
+
+    In each `PAUSE` that is one per kind of warning, and `MOST` per library (its logger's name).
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(logging.WARNING)
         self._clock = clock
-        self._quiet: dict[tuple[str, str], tuple[float, int]] = {}
-        """Of each kind of warning: until when it is not said again, and how often it was not."""
+        self._kinds = Quota(1)
+        self._libraries = Quota(MOST)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, or count one that is not written."""
         kind = (record.name, str(record.msg))
         now = self._clock()
-        until, untold = self._quiet.get(kind, (now, 0))
-        if now < until:
-            self._quiet[kind] = (until, untold + 1)
+        before = self._kinds.take(kind, now)
+        if before is None:
             return
-        if len(self._quiet) >= KINDS:
-            self._quiet.clear()
-        self._quiet[kind] = (now + PAUSE, 0)
-        more = {"untold": untold} if untold else {}
+        more = self._libraries.take(record.name, now, 1 + before)
+        if more is None:
+            return
+        untold = {"untold": before + more} if before + more else {}
         try:
             said = record.getMessage()
         except (TypeError, ValueError):  # its arguments do not fit: a bug, but it works on
             said = kind[1]
         log = structlog.get_logger(record.name)
         say = log.error if record.levelno >= logging.ERROR else log.warning
-        say("library", library=record.name, says=said, **more)
+        say("library", library=record.name, says=said, **untold)
+
+
+class Quota:
+    """How often something is said in a `PAUSE`, and how often it was not."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: dict[Hashable, tuple[float, int, int]] = {}
+        """Of each thing: until when we count, how often it was said, and how often not."""
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def take(self, thing: Hashable, now: float, count: int = 1) -> int | None:
+        """Say how often it was not said before this; None = now neither, which counts `count`."""
+        until, said, untold = self._seen.get(thing, (now, 0, 0))
+        if now >= until:
+            until, said = now + PAUSE, 0
+        if said >= self._most:
+            self._seen[thing] = (until, said, untold + count)
+            return None
+        if len(self._seen) >= KINDS:
+            self._seen.clear()
+        self._seen[thing] = (until, said + 1, 0)
+        return untold
 
 
 def escape(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

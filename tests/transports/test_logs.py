@@ -89,13 +89,45 @@ def test_what_libraries_warn_of_is_a_line_of_ours() -> None:
     assert {line["library"] for line in lines} == {"trio.serve_listeners"}
 
 
-def test_kinds_of_warnings_are_not_remembered_without_bound() -> None:
-    """A library that puts numbers into its messages does not fill our memory."""
-    logs.configure(file=io.StringIO())
+def test_kinds_of_warnings_are_bounded() -> None:
+    """A library that puts numbers into its messages fills neither the log nor our memory."""
+    out = io.StringIO()
+    logs.configure(file=out)
     [handler] = [one for one in logging.getLogger().handlers if type(one) is logs.FromLibraries]
+    now = 0.0
+    handler._clock = lambda: now
     for number in range(1000):
         logging.getLogger("chatty").warning(f"odd number {number}")  # noqa: G004 - it is the case
-    assert len(handler._quiet) <= logs.KINDS
+        logging.getLogger(f"{number}").warning("many loggers")
+    assert len(handler._kinds) <= logs.KINDS
+    assert len(handler._libraries) <= logs.KINDS
+    now = logs.PAUSE
+    for _ in range(2):
+        logging.getLogger("steady").warning("the same")
+    logging.getLogger("steady").warning("another")
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    chatty = [line for line in lines if line["library"] == "chatty"]
+    assert len(chatty) <= 1000 / logs.KINDS * logs.MOST * 2
+    assert [line["says"] for line in lines[-2:]] == ["the same", "another"]
+
+
+def test_a_library_has_so_many_lines() -> None:
+    """Past them its warnings are counted, of whatever kind; the next line of it tells how many."""
+    out = io.StringIO()
+    logs.configure(file=out)
+    [handler] = [one for one in logging.getLogger().handlers if type(one) is logs.FromLibraries]
+    now = 0.0
+    handler._clock = lambda: now
+    chatty = logging.getLogger("chatty")
+    for number in range(logs.MOST + 7):
+        chatty.warning(f"odd number {number}")  # noqa: G004 - it is the case
+        chatty.warning(f"odd number {number}")  # noqa: G004 - it is the case
+    logging.getLogger("other").warning("heard")
+    now = logs.PAUSE
+    chatty.warning("on it goes")
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["library"] for line in lines] == ["chatty"] * logs.MOST + ["other", "chatty"]
+    assert lines[-1]["untold"] == 7
 
 
 class Full(io.StringIO):
