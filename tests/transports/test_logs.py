@@ -120,8 +120,8 @@ def test_a_library_has_so_many_lines() -> None:
     handler._clock = lambda: now
     chatty = logging.getLogger("chatty")
     for number in range(logs.MOST + 7):
-        chatty.warning(f"odd number {number}")  # noqa: G004 - it is the case
-        chatty.warning(f"odd number {number}")  # noqa: G004 - it is the case
+        chatty.warning(f"odd number {number}")
+        chatty.warning(f"odd number {number}")
     logging.getLogger("other").warning("heard")
     now = logs.PAUSE
     chatty.warning("on it goes")
