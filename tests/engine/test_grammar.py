@@ -156,7 +156,12 @@ def test_interleaved_calls_pass_untouched() -> None:
 
 def test_a_failure_may_come_at_any_moment() -> None:
     """Even before the start, and with everything open."""
-    assert run(FAILED) == [FAILED]
+    for before in ([], [START]):
+        grammar = Grammar()
+        assert grammar.check([*before, FAILED])[-1] == FAILED
+        assert grammar.over
+        with pytest.raises(RemoteProtocolError, match="that is over"):
+            grammar.check([START])
     assert run(START, MESSAGE, TEXT, FAILED)[-1] == FAILED
 
 
@@ -240,6 +245,13 @@ def test_stop_after_a_tool_call_is_tool_calls() -> None:
     assert events[-1] == Finished(0, "tool_calls", extra)
 
 
+def test_stop_after_a_tool_call_and_more_is_tool_calls() -> None:
+    """What a choice said behind its call does not hide the call, be it open or ended."""
+    call, text = ItemStarted(0, "tool_call"), ItemStarted(1, "message")
+    for events in ([START, call, text], [START, call, ItemEnded(0), text]):
+        assert run(*events, Finished(0, "stop"))[-1] == Finished(0, "tool_calls")
+
+
 def test_length_after_a_tool_call_stays_length() -> None:
     """A call that was cut is not offered for execution."""
     assert run(START, ItemStarted(0, "tool_call"), Finished(0, "length"))[-1].reason == "length"  # type: ignore[union-attr]  # a Finished, by construction
@@ -302,6 +314,9 @@ def test_an_end_without_the_first_choice_is_refused() -> None:
         ([START, MESSAGE, ItemEnded(0), TEXT], "item 0 went on after its end"),
         ([START, MESSAGE, TEXT, ItemEnded(0), DELTA], "item 0 went on after its end"),
         ([START, MESSAGE, TEXT, ItemEnded(0), PartEnded(0, 0)], "item 0 went on after its end"),
+        ([START, MESSAGE, Finished(0, "stop"), TEXT], "item 0 went on after its end"),
+        ([START, MESSAGE, Finished(0, "stop"), ItemEnded(0)], "item 0 went on after its end"),
+        ([START, MESSAGE, TEXT, Finished(0, "stop"), DELTA], "item 0 went on after its end"),
         ([START, MESSAGE, Annotated(0, 0, "citation", {})], "annotated, but never opened"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -87,7 +87,8 @@ def test_unicode_line_separators_do_not_end_a_line(separator: str) -> None:
 @pytest.mark.fault(22, "V")
 def test_one_leading_bom_is_dropped() -> None:
     """A BOM at the very start is no part of the first field; a later one is."""
-    assert data(BOM + b"data: 1\n\n" + BOM + b"data: 2\n\ndata: 3\n\n") == [b"1", b"3"]
+    bom = "\ufeff".encode()
+    assert data(bom + b"data: 1\n\n" + bom + b"data: 2\n\ndata: 3\n\n") == [b"1", b"3"]
 
 
 @pytest.mark.fault(22, "V")
@@ -168,6 +169,25 @@ def test_each_event_has_the_whole_budget_and_no_more(before: bytes) -> None:
         decode(before + event, budget=len(event) - 1)
 
 
+@pytest.mark.fault(25, "V")
+@pytest.mark.parametrize("close", [False, True], ids=["whole lines", "last line open"])
+def test_the_lines_of_one_event_add_up_to_its_budget(close: bool) -> None:
+    """Many small lines are one large event; names and data count alike."""
+    event = b"event: e\n" + b"data: 1\n" * 9 + (b"data" if close else b"data\n")
+    exact = 9 + 9 * 8 + 5
+    assert decode(event, budget=exact, close=close) == [(b"e", b"1\n" * 9)] * close
+    with pytest.raises(EventTooLarge):
+        decode(event, budget=exact - 1, close=close)
+
+
+@pytest.mark.fault(25, "V")
+@pytest.mark.parametrize("line", [b": beat\n", b":\n", b"id: 7\n", b"retry: 1\n", b"x\n"])
+def test_lines_that_are_not_kept_cost_an_event_nothing(line: bytes) -> None:
+    """Beats within one event, however many, do not use up its budget."""
+    event = line * 10 + b"data: 1\n" + line * 10 + b"data: 2\n" + line * 10
+    assert decode(event, budget=16 + len(line)) == [(b"", b"1\n2")]
+
+
 def test_the_budget_is_of_one_event_and_not_of_the_stream() -> None:
     """A long stream of small events, comments included, stays within a small budget."""
     assert len(data(*[b": beat\n\ndata: 1234567890\n\n"] * 1000)) == 1000
@@ -197,6 +217,13 @@ def test_every_cut_in_two_gives_the_same_frames() -> None:
 def test_byte_by_byte_gives_the_same_frames() -> None:
     """A stream that trickles in says what it says at once."""
     assert decode(*[STREAM[at : at + 1] for at in range(len(STREAM))]) == decode(STREAM)
+
+
+def test_what_is_written_byte_by_byte() -> None:
+    """What we write is the plainest there is: a parser that knows no more than that reads it."""
+    assert encode_frame(b"{}") == b"data: {}\n\n"
+    assert encode_frame(b"{}", b"delta") == b"event: delta\ndata: {}\n\n"
+    assert COMMENT_BEAT == b": keepalive\n\n"
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"", b"delta", b"a.b_c"]), st.text())))
