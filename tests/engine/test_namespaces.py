@@ -201,27 +201,49 @@ def test_old_calls_are_renamed_alike() -> None:
     ]
 
 
+CHOOSABLE = [
+    namespace("mcp__a", "get", "both", "twice"),
+    namespace("mcp__b", "twice"),
+    {"type": "function", "name": "plain"},
+    {"type": "function", "name": "both"},
+]
+
 CHOICES: list[tuple[Json, str]] = [
     ({"name": "get", "namespace": "mcp__a"}, "mcp__a__get"),
     ({"name": "mcp__a__get"}, "mcp__a__get"),
     ({"name": "get"}, "mcp__a__get"),
     ({"name": "both"}, "both"),
     ({"name": "plain"}, "plain"),
-    ({"name": "twice"}, "twice"),
+    ({"name": "twice", "namespace": "mcp__b"}, "mcp__b__twice"),
 ]
 
 
 @pytest.mark.parametrize(("choice", "name"), CHOICES, ids=[name for _, name in CHOICES])
 def test_a_choice_finds_its_tool(choice: Json, name: str) -> None:
     """By both names, by the joined one, or by the name alone if only one tool has it."""
-    tools = [
-        namespace("mcp__a", "get", "both", "twice"),
-        namespace("mcp__b", "twice"),
-        {"type": "function", "name": "plain"},
-        {"type": "function", "name": "both"},
-    ]
-    request = parsed(*tools, tool_choice={"type": "function", **choice})
+    request = parsed(*CHOOSABLE, tool_choice={"type": "function", **choice})
     chosen = {"type": "function", "function": {"name": name}}
+    assert render(request).body["tool_choice"] == chosen
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"name": "twice"}, {"name": "gone"}, {"name": "get", "namespace": "mcp__b"}],
+    ids=["in two namespaces", "in none", "in another one"],
+)
+def test_a_choice_that_is_not_one_tool_is_refused(choice: Json) -> None:
+    """The upstream would be told to call what it was not offered."""
+    request = parsed(*CHOOSABLE, tool_choice={"type": "function", **choice})
+    with pytest.raises(BadRequest, match="not exactly one") as caught:
+        render(request)
+    assert caught.value.param == "tool_choice"
+
+
+def test_a_plain_choice_is_the_upstreams_affair() -> None:
+    """Without namespaces a name that was not offered is sent as it came."""
+    plain = {"type": "function", "name": "plain"}
+    request = parsed(plain, tool_choice={"type": "function", "name": "gone"})
+    chosen = {"type": "function", "function": {"name": "gone"}}
     assert render(request).body["tool_choice"] == chosen
 
 

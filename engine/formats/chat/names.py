@@ -1,13 +1,16 @@
 """What tools are called towards a chat server, which knows no namespaces.
 
-The law of this file: every tool of a request has one name that OpenAI's chat API takes, no two
-tools have the same one, and the same request gives the same names. So a reply is understood by
-nothing but the request, and a tool is called the same in each turn of a conversation.
+The law of this file: every tool that a request offers has one name, no two of them have the same
+one, and the same request gives the same names. So a reply is understood by nothing but the request,
+and a tool is called the same in each turn that offers the same tools.
 
 A tool in a namespace is called by both names together, `mcp__weather__get_weather`, as Codex
 called it before it knew namespaces: models have seen such names. A tool without one keeps its name,
 whatever that is. What is too long, or called like another tool, ends with some digits of a hash of
 what it stands for.
+
+Old calls of tools that are offered no longer are named in the same way. They are for reading only:
+one of a tool without a namespace keeps its name even where an offered tool is called so.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ class Names:
         """The names of those custom tools that are said as functions (`unwrap.py`)."""
 
     def of(self, namespace: str, name: str) -> str:
-        """What a tool is called. One that is offered no longer, in an old call, gets a name too."""
+        """What a tool is called, be it offered or in an old call only."""
         key = namespace, name
         if key not in self._names:
             self._names[key] = said = self._new(key) if namespace else name
@@ -71,6 +74,14 @@ class Names:
             return self.of(choice.namespace, choice.name)
         found = [said for said, (_, name) in self._offered.items() if name == choice.name]
         return found[0] if len(found) == 1 else choice.name
+
+    def misses(self, choice: NamedTool) -> bool:
+        """Whether a choice fits none or several of the tools, where namespaces are in play.
+
+        Without namespaces the upstream is asked as the client asked: it may know more tools.
+        """
+        spaced = choice.namespace or any(namespace for namespace, _ in self._offered.values())
+        return bool(spaced) and self.chosen(choice) not in self._offered
 
     def _new(self, key: Key) -> str:
         namespace, name = key

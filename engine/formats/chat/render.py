@@ -262,6 +262,10 @@ def _custom(tool: CustomTool) -> dict[str, Any]:
 def _choice(choice: ToolChoice, names: Names, *, wrap: bool) -> Any:
     if not isinstance(choice, NamedTool):
         return choice
+    if names.misses(choice):
+        raise BadRequest(
+            f"the chosen tool {choice.name!r} is not exactly one of the tools", param="tool_choice"
+        )
     kind = "function" if wrap else choice.kind
     return {"type": kind, kind: {"name": names.chosen(choice)}}
 
