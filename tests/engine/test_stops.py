@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nursling.engine.errors import BadRequest
+from nursling.engine.errors import BadRequest, ErrorInfo
 from nursling.engine.events import (
     Ended,
     Event,
+    Failed,
     Finished,
     ItemEnded,
     ItemStarted,
@@ -82,18 +83,60 @@ def test_after_the_cut_nothing_leaves() -> None:
 
 
 def test_a_stop_at_the_very_beginning() -> None:
-    """A reply that begins with a stop sequence is empty."""
-    assert text_of(cut(["a"], words("abc"))) == ""
+    """A reply that begins with a stop sequence is empty: it has not even an empty delta."""
+    assert cut(["a"], words("abc")) == [*opening(), *END]
+
+
+def test_an_empty_stop_sequence_is_none() -> None:
+    """An empty string stands before every text, and stops nothing."""
+    assert text_of(cut(["", "c"], words("abc"))) == "ab"
+    assert text_of(cut([""], words("abc"), END)) == "abc"
 
 
 @pytest.mark.parametrize(
-    "closing", [[PartEnded(0, 0)], [ItemEnded(0)], [Finished(0, "length")], [Ended()]]
+    "closing",
+    [
+        [PartEnded(0, 0)],
+        [ItemEnded(0)],
+        [Finished(0, "length")],
+        [Ended()],
+        [Failed(ErrorInfo(message="no"))],
+    ],
 )
 def test_what_was_held_is_released_at_the_end(closing: list[Event]) -> None:
     """The end of the part, the item or the reply shows that it was no stop sequence."""
     got = cut(["END"], words("abcEN"), closing)
     assert text_of(got) == "abcEN"
     assert got[-1] == closing[0]
+
+
+def test_nothing_is_said_that_has_nothing_to_say() -> None:
+    """What is held leaves no empty delta, and where nothing was held none is made."""
+    held = Scissors(["END"])
+    held.cut(opening())
+    assert held.cut(words("E")) == []
+    assert cut(["END"], words("a"), [PartEnded(0, 0)]) == [
+        *opening(),
+        PartDelta(0, 0, "a"),
+        PartEnded(0, 0),
+    ]
+
+
+def test_parts_are_held_and_let_go_one_by_one() -> None:
+    """The end of one part, or of one item, lets go of its own held text and of no other."""
+    scissors = Scissors(["END"])
+    places = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)]
+    scissors.cut([PartStarted(item, part, "text") for item, part in places])
+    assert scissors.cut([PartDelta(item, part, "E") for item, part in places]) == []
+    ended = PartEnded(0, 1)
+    assert scissors.cut([ended]) == [PartDelta(0, 1, "E"), ended]
+    assert scissors.cut([ItemEnded(1)]) == [
+        PartDelta(1, 0, "E"),
+        PartDelta(1, 1, "E"),
+        ItemEnded(1),
+    ]
+    # A cut in one part shows that what is held of another was none.
+    assert scissors.cut([PartDelta(0, 0, "ND")]) == [PartDelta(2, 1, "E"), *END]
 
 
 def test_only_visible_text_is_looked_at() -> None:
@@ -122,6 +165,25 @@ def test_logprobs_leave_with_the_text_that_leaves() -> None:
     assert said == [("a", tokens[:1]), ("ENx", tokens[1:3]), ("b", tokens[3:4])]
 
 
+def test_logprobs_of_what_is_held_wait_for_it() -> None:
+    """A held end has its own log probabilities, be its text empty, and nobody else's."""
+    end, nothing = [{"token": "E"}], [{"token": ""}]
+    assert cut(["END"], [PartDelta(0, 0, "E", end)], [PartEnded(0, 0)])[3:] == [
+        PartDelta(0, 0, "E", end),
+        PartEnded(0, 0),
+    ]
+    assert cut(["END"], [PartDelta(0, 0, "", nothing)], [PartEnded(0, 0)])[3:] == [
+        PartDelta(0, 0, "", nothing),
+        PartEnded(0, 0),
+    ]
+    tokens = [{"token": token} for token in ("a", "b", "c", "END", "d")]
+    assert cut(["END"], [PartDelta(0, 0, "abcENDd", tokens)])[3:-2] == [
+        PartDelta(0, 0, "abc", tokens[:3])
+    ]
+    plain = cut(["END"], [PartDelta(0, 0, "a", [{"token": "a"}])], words("b", "E"), END)
+    assert plain[4:6] == [PartDelta(0, 0, "b"), PartDelta(0, 0, "E")]
+
+
 def test_usage_of_a_whole_reply_is_kept() -> None:
     """What a reply that came whole says of its cost, behind its text, is not cut."""
     usage = UsageReported(Usage(output_tokens=9))
@@ -135,6 +197,12 @@ def test_too_much_to_look_for(stop: list[str]) -> None:
     with pytest.raises(BadRequest) as caught:
         Scissors(stop)
     assert caught.value.param == "stop"
+
+
+@pytest.mark.parametrize("stop", [["x"] * 16, ["x" * 256], ["x" * 256] * 16])
+def test_as_much_as_is_promised_can_be_looked_for(stop: list[str]) -> None:
+    """Sixteen sequences of 256 characters are not too much."""
+    assert text_of(cut(stop, words("a" + "x" * 256))) == "a"
 
 
 def test_extras_are_not_held() -> None:
