@@ -68,6 +68,13 @@ class SSEDecoder:
                 self._overflow()
         return frames
 
+    @property
+    def idle(self) -> bool:
+        """Whether the next byte begins a frame: nothing of an unfinished one is kept."""
+        return not (
+            self._line or self._size or self._at_start or self._after_cr or self._data is not None
+        )
+
     def close(self) -> list[Frame]:
         """The stream is over: return the frame whose blank line is missing, if there is one."""
         frames: list[Frame] = []

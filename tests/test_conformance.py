@@ -12,10 +12,10 @@ import pytest
 
 from nursling.engine.limits import DEFAULT_LIMITS
 from support import reading, table
-from support.conformance import APIS, carry, cut, request_body
+from support.conformance import carry, cut, request_body
 from support.formats import FORMATS, stream_to, through
 from support.kinds import KINDS, Kind
-from support.scripted import Api
+from support.scripted import APIS, Api
 
 
 @pytest.mark.fault(32, "V")

@@ -19,11 +19,10 @@ from typing import Any, Literal
 import httpx
 import pytest
 
-from support.conformance import APIS
 from support.fake_upstream import Script
 from support.live import KEY, MODEL, Live, live, script
 from support.schemas import check, check_responses_event
-from support.scripted import Api, Json
+from support.scripted import APIS, Api, Json
 
 
 Model = Literal["chat", "responses", "demo"]

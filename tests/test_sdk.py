@@ -23,7 +23,7 @@ from nursling.transports import config_from_dict, open_engine
 from nursling.transports.http.app import create_app
 from nursling.transports.http.server import serve
 from nursling.transports.keys import Keys
-from support.conformance import APIS, cut
+from support.conformance import cut
 from support.fake_upstream import (
     Close,
     FakeUpstream,
@@ -34,7 +34,7 @@ from support.fake_upstream import (
     whole,
 )
 from support.kinds import KINDS, ROME, Kind, function_tool, namespace_tool
-from support.scripted import Api, ChatReply, ResponsesReply
+from support.scripted import APIS, Api, ChatReply, ResponsesReply
 
 
 # At `[DONE]` the SDK leaves its generators, and those of its HTTP client, to the garbage collector.

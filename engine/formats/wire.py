@@ -21,14 +21,18 @@ from ..errors import (
     Truncated,
     UpstreamError,
 )
-from ..events import Ended, Event, Failed
+from ..events import Ended, Event, Failed, PartDelta
 from ..limits import Limits
 from ..sse import BOM, Frame, SSEDecoder
+from .stencil import END, Repeat, Stencil, cut
 
 
 DONE = b"[DONE]"
 MAX_QUOTE = 500
 """Bytes that are quoted of an error that is not JSON."""
+TRIES = 8
+"""Frames with nothing but a text in them that may fail to repeat each other in a row, before a
+stream is taken for one that has no use for a stencil (choices that grow in turns, say)."""
 _WHITE = b" \t\r\n"
 
 
@@ -53,6 +57,13 @@ class Dialect(Protocol):
         """One frame of a stream; `data` is JSON text or `[DONE]`, `name` its `event:` or empty."""
         ...
 
+    def repeats(self, event: PartDelta) -> Repeat | None:
+        """Say how a frame that gave nothing but this event may be read again, by its text alone.
+
+        None: each frame of its kind has to be parsed.
+        """
+        ...
+
     def on_whole(self, body: Any, out: list[Event]) -> None:
         """A whole body, as parsed. Ends with `Ended` or `Failed`."""
         ...
@@ -73,6 +84,8 @@ class WireDecoder:
         self._head = b""
         self._frames = 0
         self._over = False
+        self._stencil: Stencil | None = None
+        self._tries = TRIES
 
     @property
     def finished(self) -> bool:
@@ -107,22 +120,63 @@ class WireDecoder:
         if self._sse is None and self._body is None:
             data = self._sniff(data)
         if self._sse is not None:
-            frames: list[Frame] = []
-            broken: EventTooLarge | None = None
-            try:
-                self._sse.feed(data, frames)
-            except EventTooLarge as error:
-                broken = error
-            for name, text in frames:  # what came before an oversized event still counts
-                self._frame(name, text, out)
-                if self._over:
-                    return
-            if broken is not None:
-                raise broken
+            self._read(self._sse, data, out)
         elif self._body is not None:
             if len(self._body) + len(data) > self._limits.max_reply_bytes:
                 raise ReplyTooLarge(f"the reply is over {self._limits.max_reply_bytes} bytes")
             self._body += data
+
+    def _read(self, sse: SSEDecoder, data: bytes, out: list[Event]) -> None:
+        """Read a stream: through the stencil what fits it, and parse the rest."""
+        at = 0
+        while at < len(data) and not self._over:
+            at = self._read_repeats(sse, data, at, out)
+            end = END.search(data, at) if self._tries else None
+            frame = data[at : end.end() if end else len(data)]
+            whole = end is not None and sse.idle
+            before = len(out)
+            self._parse(sse, frame, out)
+            if whole:
+                self._learn(frame, out[before:])
+            at += len(frame)
+
+    def _read_repeats(self, sse: SSEDecoder, data: bytes, at: int, out: list[Event]) -> int:
+        if self._stencil is None or not self._stencil.confirmed or not sse.idle:
+            return at
+        at = self._stencil.read(data, at, out)
+        self._check_held()
+        return at
+
+    def _learn(self, frame: bytes, events: list[Event]) -> None:
+        """Look at what a whole frame has given, and whether others can be read like it."""
+        stencil = self._stencil
+        if stencil is not None:
+            stencil.confirmed = False
+        match events:
+            case [PartDelta(text=str(text), logprobs=None, extra=None) as event] if text:
+                if stencil is not None and stencil.fits(frame, event):
+                    stencil.confirmed, self._tries = True, TRIES
+                    return
+                repeat = self._dialect.repeats(event)
+                most = self._limits.max_event_bytes
+                self._stencil = cut(frame, event, repeat, most) if repeat else None
+                self._tries -= 1
+            case _:
+                pass
+
+    def _parse(self, sse: SSEDecoder, data: bytes, out: list[Event]) -> None:
+        frames: list[Frame] = []
+        broken: EventTooLarge | None = None
+        try:
+            sse.feed(data, frames)
+        except EventTooLarge as error:
+            broken = error
+        for name, text in frames:  # what came before an oversized event still counts
+            self._frame(name, text, out)
+            if self._over:
+                return
+        if broken is not None:
+            raise broken
 
     def _close(self, out: list[Event]) -> None:
         if self._body is not None:
@@ -165,9 +219,12 @@ class WireDecoder:
             return
         self._frames += 1
         self._dialect.on_frame(name, text, out)
+        self._check_held()
+        self._over = bool(out) and isinstance(out[-1], Ended | Failed)
+
+    def _check_held(self) -> None:
         if self._dialect.held > self._limits.max_reply_bytes:
             raise ReplyTooLarge(f"the reply is over {self._limits.max_reply_bytes} bytes")
-        self._over = bool(out) and isinstance(out[-1], Ended | Failed)
 
     def _whole(self, text: bytes, out: list[Event]) -> None:
         try:

@@ -22,10 +22,9 @@ from agents import (
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
-from support.conformance import APIS
 from support.fake_upstream import Close, Script, stream, whole
 from support.live import KEY, MODEL, Live, answered, in_asyncio, kind, live, script, text_of
-from support.scripted import Api, ChatReply, ResponsesReply
+from support.scripted import APIS, Api, ChatReply, ResponsesReply
 
 
 # The SDK would send traces of every run to OpenAI.

@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 
 from support import mcp_server
-from support.conformance import APIS
 from support.fake_upstream import Close, stream, whole
 from support.live import KEY, MODEL, Done, answered, live, run
 from support.npm import Npm
-from support.scripted import Api, ChatReply, Json, ResponsesReply
+from support.scripted import APIS, Api, ChatReply, Json, ResponsesReply
 
 
 pytestmark = pytest.mark.slow

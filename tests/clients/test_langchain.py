@@ -16,10 +16,9 @@ from langchain_core.tools import BaseTool, tool
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from support.conformance import APIS
 from support.fake_upstream import Close, stream, whole
 from support.live import KEY, MODEL, Live, answered, in_asyncio, kind, live, script, text_of
-from support.scripted import Api
+from support.scripted import APIS, Api
 
 
 each_upstream = pytest.mark.parametrize("upstream", APIS, ids=lambda api: f"over-{api}")

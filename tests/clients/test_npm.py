@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from support.conformance import APIS
 from support.fake_upstream import Close, Script, stream, whole
 from support.live import KEY, Live, answered, kind, live, run, script, text_of
 from support.npm import Npm
-from support.scripted import Api, ChatReply
+from support.scripted import APIS, Api, ChatReply
 
 
 pytestmark = pytest.mark.slow

@@ -23,6 +23,9 @@ class Echo:
         self.held = 0
         self.eof: Event | None = Ended()
 
+    def repeats(self, event: PartDelta) -> None:
+        return None
+
     def on_frame(self, name: bytes, data: bytes, out: list[Event]) -> None:
         if data == b"[DONE]":
             out.append(Ended())

@@ -31,8 +31,8 @@ from support.fake_upstream import (
 )
 from support.gateway import Served, post, read_until, until
 from support.laws import check_failed_stream
-from support.scripted import Api, Json
-from support.stack import APIS, NAMES, PATHS, TOLD, begun, good
+from support.scripted import APIS, Api, Json
+from support.stack import NAMES, PATHS, TOLD, begun, good
 
 
 ASKS: dict[Api, Json] = {

@@ -20,9 +20,8 @@ from support.gateway import Call
 from support.kinds import TEXT, Said
 from support.laws import check_failed_stream
 from support.schemas import check_error
-from support.scripted import Api, Json
+from support.scripted import APIS, Api, Json
 from support.stack import (
-    APIS,
     KEY,
     ORIGIN,
     RST,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from nursling.engine.limits import KIB, Limits
-from support.scripted import Api, ChatReply, Json, ResponsesReply
+from support.scripted import APIS, Api, ChatReply, Json, ResponsesReply
 
 from .content import Content, Reader
 
@@ -76,8 +76,6 @@ MANNERS: dict[Manner, int] = {
     "slow body": 1,
     "garbage": 1,
 }
-
-APIS: tuple[Api, ...] = ("chat", "responses")
 
 LONG = 300_000
 """Characters of a long reply."""

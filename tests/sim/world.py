@@ -26,9 +26,10 @@ from nursling.transports.http.gateway import Record
 from nursling.transports.http.server import serve_on
 from nursling.transports.upstream.client import HttpClient
 from nursling.transports.upstream.pool import Origin
+from support.scripted import APIS
 
 from .client import Client
-from .draw import APIS, Deal, Guest, deal
+from .draw import Deal, Guest, deal
 from .judge import judge
 from .net import Chance, End, Listener, connection
 from .upstream import Fate, Upstream

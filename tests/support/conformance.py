@@ -23,7 +23,6 @@ from .scripted import MODEL, Api, ChatReply, Json, ResponsesReply
 
 
 Verdict = Literal["whole", "rest", "refused", "unsayable", "unaskable"]
-APIS: tuple[Api, ...] = ("chat", "responses")
 
 
 def request_body(kind: Kind, client: Api, *, stream: bool) -> Json:

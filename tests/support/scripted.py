@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 Json = dict[str, Any]
 Api = Literal["chat", "responses"]
+APIS: tuple[Api, ...] = ("chat", "responses")
 
 CREATED = 1_790_000_000
 MODEL = "upstream-model"

@@ -31,7 +31,6 @@ from .kinds import TEXT
 from .scripted import Api, ChatReply, Json, ResponsesReply
 
 
-APIS: tuple[Api, ...] = ("chat", "responses")
 PATHS: dict[Api, str] = {"chat": "/v1/chat/completions", "responses": "/v1/responses"}
 NAMES: dict[Api, str] = {"chat": "openai-completions", "responses": "openai-responses"}
 ORIGIN: Origin = ("https", "upstream.example", 443)

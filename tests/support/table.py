@@ -12,9 +12,9 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from support.conformance import APIS, Verdict, carry
+from support.conformance import Verdict, carry
 from support.kinds import KINDS
-from support.scripted import Api
+from support.scripted import APIS, Api
 
 
 README = Path(__file__).parent.parent.parent / "README.md"

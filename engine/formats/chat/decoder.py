@@ -43,6 +43,7 @@ from ...events import (
 from ...request import Request
 from ..openai_errors import error_object_to_info
 from ..shapes import read_logprobs
+from ..stencil import Repeat
 from ..wire import DONE, parse_frame
 from .calls import Calls
 from .delta import (
@@ -100,6 +101,13 @@ class _Choice:
         self.thoughts: dict[PartKind, int] = {}  # parts of the reasoning item
 
 
+def _forget(text: str) -> None:
+    """Keep nothing: a chat reply has no words that come twice."""
+
+
+_REPEAT = Repeat(frozenset({b"content", b"refusal", b"reasoning_content", b"reasoning"}), _forget)
+
+
 class ChatDialect:
     """The `Dialect` of Chat Completions."""
 
@@ -137,6 +145,11 @@ class ChatDialect:
             out.append(self._failure(chunk))
             return
         self._take(chunk, out)
+
+    def repeats(self, event: PartDelta) -> Repeat | None:
+        """See `Dialect.repeats`. Arguments of calls are parsed: some are unwrapped on the way."""
+        del event
+        return _REPEAT
 
     def on_whole(self, body: Any, out: list[Event]) -> None:
         """See `Dialect.on_whole`."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import RemoteProtocolError
-from ...events import Annotated, Event, ItemEnded, ItemKind, ItemStarted
+from ...events import Annotated, Event, ItemEnded, ItemKind, ItemStarted, PartDelta
 from ..checks import JSON
 from .items import (
     CALLS,
@@ -31,6 +31,7 @@ from .items import (
     STATUSES,
     Held,
     Item,
+    Part,
     beyond,
     complete,
     complete_part,
@@ -164,6 +165,13 @@ class Board:
             self._ids[item.id] = item
         if isinstance(index, int):
             self._indexes[index] = item
+
+    def part_of(self, delta: PartDelta) -> Part | None:
+        """The part that has grown by this."""
+        for item in self._items:
+            if item.number == delta.item:
+                return next((one for one in item.parts.values() if one.number == delta.part), None)
+        return None
 
     # Ending.
 

@@ -32,6 +32,7 @@ from ...events import (
     Finished,
     FinishReason,
     ItemKind,
+    PartDelta,
     PartKind,
     Started,
     Usage,
@@ -41,6 +42,7 @@ from ...limits import Limits
 from ...request import Request
 from ..checks import JSON
 from ..openai_errors import error_object_to_info
+from ..stencil import Repeat
 from ..wire import DONE, WireDecoder, parse_frame
 from .board import Board
 from .items import (
@@ -147,6 +149,9 @@ def decoder(request: Request, limits: Limits) -> WireDecoder:
     return WireDecoder(ResponsesDialect(request), limits)
 
 
+_TEXT = frozenset({b"delta"})
+
+
 class ResponsesDialect:
     """The `Dialect` of one Responses reply."""
 
@@ -213,6 +218,11 @@ class ResponsesDialect:
             handler(self, event, out)
         else:
             self._foreign(event, out)
+
+    def repeats(self, event: PartDelta) -> Repeat | None:
+        """See `Dialect.repeats`."""
+        part = self._board.part_of(event)
+        return None if part is None else Repeat(_TEXT, part.pieces.add)
 
     def on_whole(self, body: Any, out: list[Event]) -> None:
         """See `Dialect.on_whole`."""
