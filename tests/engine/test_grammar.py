@@ -248,7 +248,8 @@ def test_stop_after_a_tool_call_is_tool_calls() -> None:
 def test_stop_after_a_tool_call_and_more_is_tool_calls() -> None:
     """What a choice said behind its call does not hide the call, be it open or ended."""
     call, text = ItemStarted(0, "tool_call"), ItemStarted(1, "message")
-    for events in ([START, call, text], [START, call, ItemEnded(0), text]):
+    said: list[list[Event]] = [[START, call, text], [START, call, ItemEnded(0), text]]
+    for events in said:
         assert run(*events, Finished(0, "stop"))[-1] == Finished(0, "tool_calls")
 
 

@@ -176,6 +176,11 @@ def test_logprobs_of_what_is_held_wait_for_it() -> None:
         PartDelta(0, 0, "", nothing),
         PartEnded(0, 0),
     ]
+    both = [{"token": "aE"}]  # leaves with its beginning
+    assert cut(["END"], [PartDelta(0, 0, "aE", both)], [PartEnded(0, 0)])[3:5] == [
+        PartDelta(0, 0, "a", both),
+        PartDelta(0, 0, "E"),
+    ]
     tokens = [{"token": token} for token in ("a", "b", "c", "END", "d")]
     assert cut(["END"], [PartDelta(0, 0, "abcENDd", tokens)])[3:-2] == [
         PartDelta(0, 0, "abc", tokens[:3])
