@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import ssl
 from collections.abc import Mapping
 
+import httpx
 import pytest
 import trio
 import trustme
@@ -24,6 +26,7 @@ from nursling.engine.pipeline import Source, Upstream
 from nursling.transports.secret import Secret
 from nursling.transports.upstream import pool
 from nursling.transports.upstream.client import Endpoint, HttpClient, HttpUpstream, url_of
+from nursling.transports.upstream.exchange import Exchange
 from nursling.transports.upstream.pool import Origin, Pool, dialer
 from support.fake_upstream import (
     Close,
@@ -369,6 +372,33 @@ async def test_leaving_closes_the_connection(leave: object) -> None:
             await leave(server, upstream)  # type: ignore[operator]  # one of the three above
             await server.wait_closed()
         assert upstream._limiter.borrowed_tokens == 0
+
+
+async def read_to_the_end(server: FakeUpstream, upstream: HttpUpstream) -> None:
+    await ask(upstream)
+
+
+@pytest.mark.parametrize(
+    ("leave", "script"),
+    [
+        (read_to_the_end, stream(b"x")),
+        (leave_while_reading, stream(b"x", Stall(), end=False)),
+        (leave_between_reads, stream(b"x", Stall(), end=False)),
+    ],
+)
+async def test_a_request_that_is_over_leaves_no_garbage(leave: object, script: list[Step]) -> None:
+    """What a request held, its body above all, is free at its end: no collector has to find it."""
+    async with fake_upstream(script) as server, HttpClient() as client:
+        upstream = upstream_at(client, server.base_url)
+        gc.collect()
+        gc.disable()
+        try:
+            await leave(server, upstream)  # type: ignore[operator]  # one of the three above
+            await trio.lowlevel.checkpoint()  # Trio's loop holds what it has raised last
+            kept = [one for one in gc.get_objects() if isinstance(one, httpx.Request | Exchange)]
+        finally:
+            gc.enable()
+        assert not kept
 
 
 async def test_waiting_for_the_head_is_cancellable() -> None:

@@ -5,6 +5,7 @@ After every case the server answers a plain request, and nothing is left of the 
 
 from __future__ import annotations
 
+import gc
 import random
 import socket
 import ssl
@@ -25,6 +26,8 @@ from structlog.testing import capture_logs
 
 from nursling.engine.events import Ended, Finished
 from nursling.engine.limits import Limits
+from nursling.transports.http.protocol import Protocol
+from nursling.transports.http.server import Connection
 from support.gateway import (
     ScriptedEngine,
     Served,
@@ -75,6 +78,24 @@ def flood(size: int = 1 << 16, count: int = 400) -> Script:
 async def idle_connections(world: World, served: Served) -> None:
     """Wait until no exchange is at work."""
     await until(lambda: world.app.engine.gate.open == 0)
+
+
+async def test_a_connection_that_is_over_leaves_no_garbage() -> None:
+    """What a connection held is free at its end: no collector has to find it."""
+    async with hosting(m=Script(HELLO)) as (_, served):
+        gc.collect()
+        gc.disable()
+        try:
+            answer = await served.raw(post(CHAT, head=b"Connection: close\r\n"))
+            assert answer.startswith(b"HTTP/1.1 200")
+            await until(lambda: not living(Connection))
+            assert not living(Protocol)
+        finally:
+            gc.enable()
+
+
+def living(kind: type) -> list[object]:
+    return [one for one in gc.get_objects() if isinstance(one, kind)]
 
 
 # Inputs that kill a stock server, or should have an answer.

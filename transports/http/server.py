@@ -61,14 +61,15 @@ class Connection:
         self._writing = trio.Lock()
         self._reading = trio.CancelScope()
         self._finishing = False
+        self._tasks = TaskGroup()
+        self._protocol = Protocol(self, server, self._tasks)
 
     async def run(self) -> None:
         """Serve the connection until either side ends it. Raises no `Exception`."""
         limits = self._limits
         try:
             with trio.CancelScope() as everything:
-                async with TaskGroup() as tasks:
-                    self._protocol = Protocol(self, self._server, tasks)
+                async with self._tasks:
                     self._wait_for_head()
                     with self._reading:
                         await self._read()
@@ -82,6 +83,7 @@ class Connection:
             self._server.rest(self)
             with trio.CancelScope(shield=True, deadline=_in(limits.close_timeout)):
                 await self.wire.close()
+            del self._protocol  # it knows us: tied, both would wait for the garbage collector
 
     async def send(self, event: Event) -> None:
         """Take what the protocol wants done. Never cancelled half-way."""

@@ -167,6 +167,9 @@ class HttpUpstream:
             if response is not None:
                 with trio.move_on_after(limits.close_timeout, shield=True):
                     await response.aclose()
+                # httpx ties a response to its stream and back. The request's whole body hangs on
+                # it, and would wait for the garbage collector, which a busy process calls late.
+                response.stream = httpx.ByteStream(b"")
             if held:
                 self._limiter.release_on_behalf_of(borrower)
 
@@ -183,10 +186,10 @@ class _Transport(httpx.AsyncBaseTransport):
         origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
         limits: Limits = request.extensions["limits"]
         stream = await self._pool.take(origin)
+        exchange = Exchange(stream, max_head_bytes=limits.max_head_bytes)
         try:
             connecting: trio.CancelScope = request.extensions["connecting"]
             connecting.deadline = math.inf
-            exchange = Exchange(stream, max_head_bytes=limits.max_head_bytes)
             await exchange.ask(
                 request.method.encode(),
                 url.raw_path,
@@ -195,6 +198,7 @@ class _Transport(httpx.AsyncBaseTransport):
                 write_timeout=clock(limits.write_timeout),
             )
         except BaseException:
+            exchange.let_go()
             await trio.aclose_forcefully(stream)
             raise
         # Without the answer's headers httpx can neither keep a cookie nor follow a redirect.
@@ -218,6 +222,7 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Give the connection back if it is good for another request, else close it."""
+        self._exchange.let_go()
         if self._exchange.reusable:
             await self._pool.give_back(self._origin, self._stream)
         else:

@@ -46,6 +46,13 @@ class Exchange:
         """Whether the answer was read to its end and the connection may carry another request."""
         return self._complete and self._keep_alive and self._failure is None
 
+    def let_go(self) -> None:
+        """Nothing is read any more; called once.
+
+        The parser knows us, as we know it: tied, both would wait for the garbage collector.
+        """
+        del self._parser
+
     async def ask(
         self,
         method: bytes,
