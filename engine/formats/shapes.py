@@ -7,6 +7,7 @@ event is a string, a number of ours, or an extra, which only its own format read
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -51,6 +52,20 @@ def read_citations(value: Any) -> list[dict[str, Any]] | None:
     if not isinstance(value, list):
         return None
     return [citation for one in value if (citation := read_citation(one)) is not None]
+
+
+def uncounted(usage: dict[str, Any], known: Mapping[str, str | None]) -> dict[str, Any]:
+    """What a usage object says beyond the normal form.
+
+    `known` names its members that are counts there, and the one count inside those that are not.
+    """
+    rest: dict[str, Any] = {}
+    for name, value in usage.items():
+        if name not in known:
+            rest[name] = value
+        elif known[name] is not None and isinstance(value, dict):
+            rest[name] = {key: value[key] for key in value if key != known[name]}
+    return {name: value for name, value in rest.items() if value not in (None, {})}
 
 
 def _is_entry(entry: Any) -> bool:

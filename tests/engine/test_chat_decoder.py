@@ -480,7 +480,7 @@ def test_usage() -> None:
         assert counts is not None
         assert (counts.input_tokens, counts.output_tokens, counts.total_tokens) == (3, 4, None)
         assert (counts.cached_tokens, counts.reasoning_tokens) == (2, 1)
-        assert any(note["chat"].get("usage") == usage for note in reply.notes)
+        assert any(note["chat"].get("usage") == {"cost": 0.5} for note in reply.notes)
 
 
 def test_usage_of_other_types() -> None:

@@ -209,18 +209,7 @@ def test_the_full_lifecycle() -> None:
                 cached_tokens=1,
                 reasoning_tokens=0,
             ),
-            {
-                "responses": {
-                    "usage": {
-                        "input_tokens": 3,
-                        "input_tokens_details": {"cached_tokens": 1},
-                        "output_tokens": 2,
-                        "output_tokens_details": {"reasoning_tokens": 0},
-                        "total_tokens": 5,
-                        "cost": 1,
-                    }
-                }
-            },
+            {"responses": {"usage": {"cost": 1}}},
         ),
         Ended({"responses": {"response": {"service_tier": "default"}}}),
     ]
@@ -1139,7 +1128,7 @@ def test_unknown_events_and_fields_are_kept() -> None:
         "ItemStarted": {"item": {"x": 1}, "event": beside},
         "PartStarted": {"part": {"y": 2}, "event": beside},
         "PartDelta": {"event": beside},
-        "PartEnded": {"part": {"y": 3}, "event": {**beside, "z": 1}},
+        "PartEnded": {"part": {"y": 3}, "event": beside, "closing": {"z": 1}},
         "ItemEnded": {"item": {"x": 1}, "event": beside},
         "Finished": None,
         "Ended": {"event": beside},

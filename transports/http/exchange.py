@@ -248,11 +248,8 @@ class Exchange:
 
     def _note_loss(self, event: Event) -> None:
         """Remember by name what cannot leave in the client's format."""
-        if isinstance(event, ItemStarted) and event.kind == "opaque":
-            self._lost.add(event.name[:MAX_NAME])
-        if event.extra and len(self._lost) < MAX_LOST:
-            foreign = (fields for name, fields in event.extra.items() if name != self._form.name)
-            self._lost.update(name[:MAX_NAME] for fields in foreign for name in names_in(fields))
+        if len(self._lost) < MAX_LOST:
+            self._lost.update(name[:MAX_NAME] for name in lost_of(event, self._form.name))
 
     async def _notice_leaving(self) -> None:
         """Let a client that has left cancel us, before the last words are written.
@@ -295,13 +292,32 @@ class Exchange:
         self._app.log(record)
 
 
+def lost_of(event: Event, client: str) -> Iterator[str]:
+    """Name what of an event cannot leave in the client's format, whose name is given."""
+    if isinstance(event, ItemStarted) and event.kind == "opaque":
+        yield event.name
+    for name, fields in (event.extra or {}).items():
+        if name != client:
+            yield from names_in(fields)
+
+
 def names_in(fields: dict[str, Any]) -> Iterator[str]:
-    """Name what an extra holds, one level deep; numbers are places in the wire, and no words."""
+    """Name what an extra holds, one level deep; numbers are places in the wire, and no words.
+
+    What says nothing (null, a count of nothing, an empty list or object) is not named.
+    """
     for name, value in fields.items():
         if isinstance(value, dict):
-            yield from (f"{name}.{inner}" for inner in value)
+            yield from (f"{name}.{inner}" for inner in value if _says(value[inner]))
         elif not isinstance(value, int):
             yield name
+
+
+def _says(value: Any) -> bool:
+    """Whether there is anything in a value. Nested as deep as its JSON may be, and no deeper."""
+    if isinstance(value, dict):
+        return any(map(_says, value.values()))
+    return any(map(_says, value)) if isinstance(value, list) else bool(value)
 
 
 def grouped(names: list[str]) -> str:

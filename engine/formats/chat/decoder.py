@@ -42,7 +42,7 @@ from ...events import (
 )
 from ...request import Request
 from ..openai_errors import error_object_to_info
-from ..shapes import read_logprobs
+from ..shapes import read_logprobs, uncounted
 from ..stencil import Repeat
 from ..wire import DONE, parse_frame
 from .calls import Calls
@@ -61,7 +61,10 @@ from .words import (
     NAME,
     STICKY,
     TEXTS,
+    USAGE,
+    beside_citation,
     integer,
+    keep_sealed,
     read_citation,
     read_usage,
     tagged,
@@ -81,6 +84,7 @@ class _Choice:
 
     __slots__ = (
         "calls",
+        "citations",
         "finished",
         "index",
         "message",
@@ -93,6 +97,7 @@ class _Choice:
     def __init__(self, index: int, calls: Calls) -> None:
         self.index = index
         self.calls = calls
+        self.citations = 0
         self.finished = False
         self.message = -1
         self.parts: dict[PartKind, int] = {}  # of the message
@@ -202,7 +207,8 @@ class ChatDialect:
                 if out and isinstance(out[-1], Failed):
                     return
         if usage:
-            out.append(UsageReported(read_usage(usage), tagged({"usage": usage})))
+            beyond = {"usage": uncounted(usage, USAGE)}
+            out.append(UsageReported(read_usage(usage), tagged(beyond)))
         if patch:
             self._attach(out, before, {"chunk": patch})
 
@@ -357,7 +363,10 @@ class ChatDialect:
         for raw in listed(delta.get("annotations")):
             if (citation := read_citation(raw)) is not None:
                 part = self._part(choice, "text", out)
-                out.append(Annotated(choice.message, part, "citation", citation))
+                beside = beside_citation(raw)
+                extra = tagged({"citation": beside, "at": choice.citations}) if beside else None
+                choice.citations += 1
+                out.append(Annotated(choice.message, part, "citation", citation, extra))
         calls, legacy = delta.get("tool_calls"), delta.get("function_call")
         if calls:
             self._stop_thinking(choice, out)
@@ -403,7 +412,7 @@ class ChatDialect:
         for detail in thought.sealed:
             data, own_id = detail["data"], detail.get("id")
             self._start_thinking(choice, own_id if isinstance(own_id, str) else "", out)
-            extra = tagged({"index": choice.index, "detail": detail})
+            extra = tagged({"index": choice.index, **keep_sealed(detail)})
             out.append(ItemEnded(choice.reasoning, "completed", data, extra))
             choice.reasoning = -1
 

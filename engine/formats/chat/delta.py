@@ -46,23 +46,38 @@ class Thought:
 
 
 class Parts:
-    """Content that came as a list of parts: its words, by kind."""
+    """Content that came as a list of parts: its words, by kind.
+
+    `others` are the parts that have none, and of each that has some what it says beside them.
+    """
 
     def __init__(self, content: Any) -> None:
         self.text = self.thought = self.refusal = ""
         self.others: list[Any] = []
         for part in content if isinstance(content, list) else [content]:
             match part:
-                case str(text) | {"type": "text" | "output_text", "text": str(text)}:
+                case str(text):
                     self.text += text
-                case {"type": "refusal", "refusal": str(text)}:
+                case {"type": "text" | "output_text", "text": str(text), **rest}:
+                    self.text += text
+                    self._leave(part["type"], rest)
+                case {"type": "refusal", "refusal": str(text), **rest}:
                     self.refusal += text
-                case {"type": "thinking", "thinking": str(text)}:
+                    self._leave("refusal", rest)
+                case {"type": "thinking", "thinking": str(text), **rest}:
                     self.thought += text
-                case {"type": "thinking", "thinking": [*inner]}:  # Mistral
-                    self.thought += Parts(inner).text
+                    self._leave("thinking", rest)
+                case {"type": "thinking", "thinking": [*inner], **rest}:  # Mistral
+                    words = Parts(inner)
+                    self.thought += words.text
+                    self.others += words.others
+                    self._leave("thinking", rest)
                 case _:
                     self.others.append(part)
+
+    def _leave(self, kind: str, rest: dict[Any, Any]) -> None:
+        if rest := {name: value for name, value in rest.items() if value not in (None, [], {})}:
+            self.others.append({"type": kind, **rest})
 
 
 def thought_of(delta: dict[str, Any]) -> Thought:

@@ -13,9 +13,10 @@ What chat has no place for: several messages of one choice are one text, with a 
 them, and so are several parts of reasoning. Opaque items of other formats are not shown.
 
 Members of a chunk that only this format knows (`words.py`) leave on the next chunk of the same
-choice. Servers say some behind the finish reason (Azure its filter's results, llama-server its
-timings beside the usage), where no chunk may follow: so the chunks with the finish reasons wait
-for the end of the stream, and carry them. Those that came behind go with the usage if it is sent.
+choice; where the upstream says one anew before there is such a chunk, on one of their own. Servers
+say some behind the finish reason (Azure its filter's results, llama-server its timings beside the
+usage), where no chunk may follow: so the chunks with the finish reasons wait for the end of the
+stream, and carry them. Those that came behind go with the usage if it is sent.
 
 A delta of plain text is the hot path: what stands before and behind the text is made once for each
 part, and only the text is encoded.
@@ -167,7 +168,7 @@ class ChatEncoder:
     def _encode(self, event: Event, out: list[bytes]) -> None:
         patch = patch_of(event)
         if patch:
-            self._absorb(patch)
+            self._absorb(patch, out)
         match event:
             case PartDelta():
                 self._grow(event, patch, out)
@@ -216,7 +217,9 @@ class ChatEncoder:
         for index, members in self._endings.items():
             self._pending = members
             if index == next(reversed(self._endings)) and not self._reports:
-                self._pending = members | late
+                if _clash(members, late):
+                    self._write(index, {}, out)
+                self._pending |= late
             self._write(index, {}, out, finish=self._choice(index).finish)
         self._pending = late
 
@@ -233,8 +236,9 @@ class ChatEncoder:
             out.append(encode_frame(dumps(chunk)))
         out.append(_END)
 
-    def _absorb(self, patch: dict[str, Any]) -> None:
+    def _absorb(self, patch: dict[str, Any], out: list[bytes]) -> None:
         """Keep what a patch says until there is a chunk that it can leave on."""
+        self._make_room(patch, out)
         self._waiting = True
         for name, value in patch.get("chunk", {}).items():
             if name in STICKY:
@@ -249,6 +253,16 @@ class ChatEncoder:
             pending = self._choice(patch["index"]).pending
             for place in ("choice", "delta"):
                 pending[place] |= patch.get(place, {})
+
+    def _make_room(self, patch: dict[str, Any], out: list[bytes]) -> None:
+        """Write what waits, if the patch says it anew."""
+        index = patch.get("index", 0)
+        waiting = {"chunk": self._pending, **self._choice(index).pending}
+        if not any(_clash(members, patch.get(place, {})) for place, members in waiting.items()):
+            return
+        self._begin(index, {}, out)
+        if self._pending or any(self._choice(index).pending.values()):
+            self._write(index, {}, out)
 
     def _choice(self, index: int) -> _Choice:
         choice = self._choices.get(index)
@@ -362,7 +376,7 @@ class ChatEncoder:
 
     def _annotate(self, event: Annotated, patch: dict[str, Any] | None, out: list[bytes]) -> None:
         if event.kind == "citation":
-            if (citation := write_citation(event.data)) is not None:
+            if (citation := write_citation(event.data, patch)) is not None:
                 self._write(self._items[event.item].choice, {"annotations": [citation]}, out)
         elif patch and "index" in patch and self._choice(patch["index"]).finish is None:
             self._write(patch["index"], {}, out)
@@ -371,7 +385,13 @@ class ChatEncoder:
         item = self._items[event.item]
         if event.sealed is not None:
             choice = self._choice(item.choice)
-            detail = patch.get("detail")
-            sealed = write_sealed(event.sealed, item.start.id, choice.sealed, detail)
+            sealed = write_sealed(event.sealed, item.start.id, choice.sealed, patch)
             choice.sealed += 1
             self._write(item.choice, {"reasoning_details": [sealed]}, out)
+
+
+def _clash(waiting: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether something that waits would be lost to another word for it."""
+    return any(
+        name in waiting and waiting[name] != new[name] and name != "obfuscation" for name in new
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ...accumulate import FinishedItem, FinishedReply, notes_of
+from ...accumulate import FinishedItem, FinishedPart, FinishedReply, notes_of
 from ...events import Extra, FinishReason
 from ...request import Request
 from ..base import Identity
@@ -89,19 +89,13 @@ def _choice(
         ]
     if not (message["content"] or message["refusal"] or called or legacy):
         message["content"] = ""
-    citations = [
-        write_citation(one)
-        for item in items
-        for part in item.parts.values()
-        for one in part.citations
-    ]
-    known = [citation for citation in citations if citation is not None]
-    message["annotations"] = known + more.pop("annotations", [])
+    citations = [one for item in items for part in item.parts.values() for one in _citations(part)]
+    message["annotations"] = citations + more.pop("annotations", [])
     details = _details(more.pop("reasoning_details", []))
     for item in items:
         if item.sealed is not None:
-            detail = notes_of(item.notes, NAME).get("detail")
-            details.append(write_sealed(item.sealed, item.id, len(details), detail))
+            patch = notes_of(item.notes, NAME)
+            details.append(write_sealed(item.sealed, item.id, len(details), patch))
     if details:
         message["reasoning_details"] = details
     return {
@@ -138,6 +132,13 @@ def _call(item: FinishedItem, call_id: str) -> dict[str, Any]:
     for note in [*item.notes, *(note for part in item.parts.values() for note in part.notes)]:
         call = patched(call, note.get(NAME, {}).get("call", {}))
     return call
+
+
+def _citations(part: FinishedPart) -> list[dict[str, Any]]:
+    patches = [note[NAME] for note in part.notes if "citation" in note.get(NAME, ())]
+    beside = {patch["at"]: patch for patch in patches}
+    written = [write_citation(one, beside.get(at)) for at, one in enumerate(part.citations)]
+    return [citation for citation in written if citation is not None]
 
 
 def _logprobs(items: list[FinishedItem]) -> dict[str, list[dict[str, Any]]]:

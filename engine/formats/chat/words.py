@@ -9,8 +9,10 @@ What the chat format keeps in `extra["chat"]` is a *patch*, private to this pack
     order    the number of the patch in its reply: the fold groups them by item
     call     such members of one entry of `tool_calls`
     ...      and, on its own kind of event, one of: `reasoning` (the text came under that name),
-             `continued` (an item that goes on after another one), `detail` (a sealed entry of
-             `reasoning_details`), `usage`, `finish_reason`
+             `continued` (an item that goes on after another one), `detail` (members of a sealed
+             entry of `reasoning_details`; `at` is its index), `citation` (members of an entry of
+             `annotations` beside the citation; `at` is its place in the part), `usage`,
+             `finish_reason`
 
 Members whose value is null say nothing and are not kept.
 """
@@ -31,6 +33,15 @@ STICKY = frozenset({"system_fingerprint", "service_tier", "provider"})
 
 TEXTS = STICKY | {"obfuscation"}
 """Members of a chunk that are texts: what is of another type is not kept."""
+
+USAGE = {
+    "prompt_tokens": None,
+    "completion_tokens": None,
+    "total_tokens": None,
+    "prompt_tokens_details": "cached_tokens",
+    "completion_tokens_details": "reasoning_tokens",
+}
+"""Members of `usage` that the normal form has, and which one inside them."""
 
 COUNTS = frozenset(
     {
@@ -84,13 +95,21 @@ def write_call(call_id: str, name: str, text: str, *, custom: bool) -> dict[str,
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": text}}
 
 
+def keep_sealed(detail: dict[str, Any]) -> dict[str, Any]:
+    """Keep what a sealed entry of `reasoning_details` says beside its data."""
+    patch: dict[str, Any] = {"at": detail["index"]} if "index" in detail else {}
+    beside = {name: detail[name] for name in detail if name not in {"type", "data", "index"}}
+    return {**patch, "detail": beside}
+
+
 def write_sealed(
-    data: str, own_id: str, index: int, detail: dict[str, Any] | None
+    data: str, own_id: str, index: int, patch: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Write sealed reasoning as an entry of `reasoning_details` (OpenRouter's field)."""
-    if detail is not None:
-        return detail
-    written: dict[str, Any] = {"type": "reasoning.encrypted", "data": data, "index": index}
+    written: dict[str, Any] = {"type": "reasoning.encrypted", "data": data}
+    if patch and "detail" in patch:
+        return {**written, **({"index": patch["at"]} if "at" in patch else {}), **patch["detail"]}
+    written["index"] = index
     return {**written, "id": own_id} if own_id else written
 
 
@@ -188,13 +207,24 @@ def read_citation(raw: Any) -> dict[str, Any] | None:
     return shapes.read_citation({**fields, "type": "url_citation"})
 
 
-def write_citation(flat: dict[str, Any]) -> dict[str, Any] | None:
+def beside_citation(raw: dict[str, Any]) -> dict[str, Any]:
+    """What one of `annotations` says beside its citation."""
+    if not isinstance(raw.get("url_citation"), dict):
+        return {}
+    beside = {name: value for name, value in raw.items() if name not in {"type", "url_citation"}}
+    return without_nulls(beside)
+
+
+def write_citation(
+    flat: dict[str, Any], patch: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
     """Write one of `annotations`; None if it is of a type that chat has no word for."""
     if flat["type"] != "url_citation":
         return None
     return {
         "type": "url_citation",
         "url_citation": {name: value for name, value in flat.items() if name != "type"},
+        **(patch or {}).get("citation", {}),
     }
 
 

@@ -204,7 +204,7 @@ class Board:
 
     def _end(self, item: Item, raw: JSON, event: JSON, out: list[Event]) -> None:
         for part in item.parts.values():
-            end_part(item, part, {}, out)
+            end_part(item, part, out)
         fields = beyond(raw, KNOWN_ITEM[item.kind])
         if item.held is not None:  # its `done` came long ago
             said, told = item.held

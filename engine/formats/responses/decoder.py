@@ -42,6 +42,7 @@ from ...limits import Limits
 from ...request import Request
 from ..checks import JSON
 from ..openai_errors import error_object_to_info
+from ..shapes import uncounted
 from ..stencil import Repeat
 from ..wire import DONE, WireDecoder, parse_frame
 from .board import Board
@@ -113,6 +114,15 @@ KNOWN_RESPONSE = frozenset(
 
 ECHOED = DEFAULTS.keys() - {"completed_at", "service_tier"}
 """The fields of a Response that repeat its request: they are news to nobody who has asked it."""
+
+USAGE = {
+    "input_tokens": None,
+    "output_tokens": None,
+    "total_tokens": None,
+    "input_tokens_details": "cached_tokens",
+    "output_tokens_details": "reasoning_tokens",
+}
+"""Members of `usage` that the normal form has, and which one inside them."""
 
 OWNERS: dict[PartKind, ItemKind] = {
     "text": "message",
@@ -311,7 +321,7 @@ class ResponsesDialect:
             cached_tokens=_count(inputs.get("cached_tokens")),
             reasoning_tokens=_count(outputs.get("reasoning_tokens")),
         )
-        out.append(UsageReported(counts, note(usage=usage)))
+        out.append(UsageReported(counts, note(usage=uncounted(usage, USAGE))))
 
     def _error(self, event: JSON, out: list[Event]) -> None:
         """An error: inside the event (chat's form, Open Responses), or the event itself."""
@@ -380,9 +390,9 @@ class ResponsesDialect:
         complete_part(item, part, said, sink)
         more = beyond(event, self._known)
         if part.grown:
-            end_part(item, part, more, sink)
+            end_part(item, part, sink, closing=more)
         else:
-            self._remember(item, part, event=more)
+            self._remember(item, part, closing=more)
 
     def grow(self, event: JSON, out: list[Event], kind: PartKind) -> None:
         """A part grows."""
@@ -412,7 +422,7 @@ class ResponsesDialect:
         complete(item, part, event, key, sink)
         more = beyond(event, self._known)
         if item.kind == "tool_call" and part.grown:
-            end_part(item, part, more, sink)
+            end_part(item, part, sink, event=more)
         else:
             again = {} if part.ended else retold(part, event)
             self._remember(item, part, event=more, part=again)
@@ -429,12 +439,9 @@ class ResponsesDialect:
             extra = note(event=beyond(event, self._known))
             annotate(item, part, event["annotation"], sink, extra)
 
-    def _remember(self, item: Item, whose: Part, **more: JSON) -> None:
-        """Keep what a `done` said beyond what we know, for the end of the part."""
-        for name, fields in more.items():
-            if fields:
-                whose.beyond[name] = {**whose.beyond.get(name, {}), **fields}
-        if any(whose.beyond.values()):
+    def _remember(self, item: Item, whose: Part, **said: JSON) -> None:
+        whose.remember(**said)
+        if whose.beyond:
             item.keep(self._board.weight)
 
     # Everything else.

@@ -139,9 +139,9 @@ class ResponsesEncoder:
         self._emit(KEEPALIVE, {}, None)
         return self._out.pop()
 
-    def _emit(self, kind: str, body: JSON, extra: Extra | None) -> None:
+    def _emit(self, kind: str, body: JSON, extra: Extra | None, said: str = "event") -> None:
         """Write one event. What the upstream's event said beyond it goes along."""
-        beyond = extra.get(NAME, {}).get("event", {}) if extra else {}
+        beyond = extra.get(NAME, {}).get(said, {}) if extra else {}
         event = {"type": kind, "sequence_number": self._sequence, **body}
         self._sequence += 1
         data = dumps({**event, **{key: beyond[key] for key in beyond if key not in event}})
@@ -294,7 +294,7 @@ class ResponsesEncoder:
         self._emit(f"{GROWTH[part.kind]}.done", body, event.extra)
         done = "reasoning_summary_part" if part.kind == "summary" else "content_part"
         body = {**part.where, "part": whole}
-        self._emit(f"response.{done}.done", body, event.extra)
+        self._emit(f"response.{done}.done", body, event.extra, "closing")
 
     def _input_done(self, item: _Item, text: str, extra: Extra | None) -> None:
         [part] = item.parts.values()

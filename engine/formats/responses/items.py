@@ -97,7 +97,13 @@ class Part:
         self.citations: list[JSON] = []  # as events have told them, and these too
         self.logprobs: list[JSON] = []
         self.ended = False
-        self.beyond: JSON = {}  # of its `done` events
+        self.beyond: dict[str, JSON] = {}  # of its `done` events
+
+    def remember(self, **said: JSON) -> None:
+        """Keep what a `done` said beyond what we know, for the end of the part."""
+        for name, fields in said.items():
+            if fields:
+                self.beyond[name] = {**self.beyond.get(name, {}), **fields}
 
     @property
     def grown(self) -> bool:
@@ -328,7 +334,7 @@ def complete_part(item: Item, part: Part, said: JSON, out: list[Event]) -> None:
     fields = {**beyond(said, KNOWN_PART), **retold(part, said)}
     if part.ended and (late := news(fields, before)):
         out.append(Annotated(item.number, part.number, "wire", {}, note(part=late)))
-    part.beyond["part"] = {**before, **fields}
+    part.remember(part=fields)
 
 
 def retold(part: Part, said: JSON) -> JSON:
@@ -364,10 +370,9 @@ def news(said: JSON, before: JSON) -> JSON:
     return {key: said[key] for key in said if key not in before or before[key] != said[key]}
 
 
-def end_part(item: Item, part: Part, event: JSON, out: list[Event]) -> None:
-    """A part is complete. `event` is what its `done` said beyond what we know."""
+def end_part(item: Item, part: Part, out: list[Event], **said: JSON) -> None:
+    """A part is complete; `said` joins what its `done` events said beyond what we know."""
     if not part.ended:
         part.ended = True
-        fields = {"event": {**part.beyond.get("event", {}), **event}}
-        extra = note(part=part.beyond.get("part", {}), **fields)
-        out.append(PartEnded(item.number, part.number, extra))
+        part.remember(**said)
+        out.append(PartEnded(item.number, part.number, note(**part.beyond)))

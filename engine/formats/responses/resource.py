@@ -14,7 +14,8 @@ Private layout of `extra["responses"]`, made by `decoder.py`:
               upstream repeated them with more in their entries
     event     fields of the event itself; with a wire annotation, the whole event (of a handshake
               that comes later and says more, all but its `response`)
-    usage     the upstream's usage object
+    closing   fields of the `content_part.done` of a part, beside the `event` of its text's `done`
+    usage     fields of the usage object that the normal form has not
     reason    the raw word of incomplete_details
     details   fields of incomplete_details beside it
     status    the raw status of a reply that is not over (a background reply, asked whole)
