@@ -283,8 +283,9 @@ class Reply:
                         news, patience = True, clock(limits.idle_timeout)
                     if isinstance(events[-1], Failed):
                         return events
-                    scope.deadline = end
-                    await pass_on(out, events)
+                    if not passed_on(out, events):
+                        scope.deadline = end  # it is our reader that we wait for
+                        await out.send(events)
                     if isinstance(events[-1], Ended):
                         await self._read_to_end(source)
                         return []
@@ -374,8 +375,8 @@ class Reply:
                     self._settle()
                 if self._scissors is not None and self._scissors.over:
                     self._settle()
-                if legal:
-                    await pass_on(out, legal)
+                if legal and not passed_on(out, legal):
+                    await out.send(legal)
 
 
 @asynccontextmanager
@@ -419,12 +420,13 @@ class Witness:
         self.error = error
 
 
-async def pass_on(channel: trio.MemorySendChannel[list[Event]], batch: list[Event]) -> None:
-    """Send without a detour through the scheduler if there is room."""
+def passed_on(channel: trio.MemorySendChannel[list[Event]], batch: list[Event]) -> bool:
+    """Send without a detour through the scheduler, if there is room."""
     try:
         channel.send_nowait(batch)
     except trio.WouldBlock:
-        await channel.send(batch)
+        return False
+    return True
 
 
 def the_one(error: Exception) -> NurslingError:
