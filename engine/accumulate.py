@@ -37,8 +37,9 @@ from .events import (
 from .jsontext import dumps
 
 
-BOOKKEEPING = 64
-"""Bytes that an item or a part counts for beside its text, so that empty ones are bounded too."""
+BOOKKEEPING = 1024
+"""Bytes of memory that an item or a part counts for beside its text. An empty one takes some 600
+in a fold, and there are two folds of a stream."""
 
 WEIGHT = 8
 """Bytes of memory that a byte of JSON is counted as, where its dicts are kept and not its text."""
@@ -169,7 +170,7 @@ class Accumulator:
                     part = items[event.item].parts[event.part]
                     if event.text:
                         cast("Pieces", part.pieces).add(event.text)
-                        self._grow(_size(event.text))
+                        self._grow(size_of(event.text))
                     if event.logprobs:
                         if part.logprobs is None:
                             part.logprobs = []
@@ -202,7 +203,7 @@ class Accumulator:
                 case ItemEnded():
                     item = items[event.item]
                     item.status, item.sealed = event.status, event.sealed
-                    self._grow(_size(event.sealed or ""))
+                    self._grow(size_of(event.sealed or ""))
                     self._note(item.notes, event.extra)
                 case _:
                     self._add_to_reply(event)
@@ -249,6 +250,6 @@ class Accumulator:
             raise ReplyTooLarge(f"the reply is over {self._budget} bytes")
 
 
-def _size(text: str) -> int:
+def size_of(text: str) -> int:
     """The text's size in UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -50,7 +50,7 @@ class Dialect(Protocol):
 
     @property
     def held(self) -> int:
-        """Bytes that the dialect keeps of what it has read and no event has carried yet."""
+        """Bytes of memory that the dialect keeps of what no event has carried yet."""
         ...
 
     def on_frame(self, name: bytes, data: bytes, out: list[Event]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nursling.engine.accumulate import FinishedReply
+from nursling.engine.accumulate import WEIGHT, FinishedReply
 from nursling.engine.errors import RemoteProtocolError
 from nursling.engine.events import (
     Annotated,
@@ -835,7 +835,7 @@ def test_held() -> None:
     early.on_frame(b"", b'{"choices":[]}', [])
     assert early.held == 0
     early.on_frame(b"", b'{"choices":[],"zip":"abc"}', [])
-    assert early.held == len('{"zip":"abc"}')
+    assert early.held == WEIGHT * len('{"zip":"abc"}')
     early.on_frame(b"", chunk({})[6:].strip(), [])
     assert early.held == 0
 

@@ -6,13 +6,14 @@ Pieces are small on purpose: what a list of small pieces costs beside their byte
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from nursling.engine.accumulate import Accumulator
-from nursling.engine.errors import NurslingError
+from nursling.engine.errors import NurslingError, ReplyTooLarge
 from nursling.engine.events import Failed
 from nursling.engine.formats.base import Decoder
 from nursling.engine.grammar import Grammar
@@ -118,6 +119,60 @@ def test_a_text_in_tiny_pieces_is_kept_as_a_text() -> None:
 
     run()
     assert peak_of(run) < 5 * 3 * count
+
+
+def _part(verb: str, number: int, **part: object) -> bytes:
+    part["type"] = "output_text"
+    return _growing(f"response.content_part.{verb}", content_index=number, part=part)
+
+
+def _nameless(text: str, **more: object) -> bytes:
+    return _chat({"tool_calls": [{"index": 0, "function": {"arguments": text}, **more}]})
+
+
+KEPT: dict[str, tuple[str, Callable[[int], bytes]]] = {
+    "early events": ("responses", lambda _: frame({"type": "response.x", "a": [{}, {"b": ""}]})),
+    "items": (
+        "responses",
+        lambda number: frame(
+            {
+                "type": "response.output_item.added",
+                "output_index": number,
+                "item": {"type": "message"},
+            }
+        ),
+    ),
+    "parts": ("responses", lambda number: _part("added", number)),
+    "ends of empty parts": ("responses", lambda number: _part("done", number, x=[{}])),
+    "a call without a name": ("chat", lambda _: _nameless("[1, 2, 3, 4, 5,")),
+    "strangers of such a call": ("chat", lambda _: _nameless("", x=[{}, {}])),
+}
+"""The upstream's format, and what is kept of it, by its number."""
+
+
+@pytest.mark.fault(26, "V")
+@pytest.mark.parametrize("name", KEPT)
+def test_what_is_kept_is_counted_as_memory(name: str) -> None:
+    """The budget is one of memory and not of letters: what is parsed takes some ten times more."""
+    api, piece = KEPT[name]
+    limits = Limits(max_event_bytes=BUDGET, max_reply_bytes=2 * BUDGET)
+
+    def run() -> None:
+        reader, grammar, fold = decoder(api, limits), Grammar(), Accumulator(2 * BUDGET)
+        encoder = FORMATS[api].encoder(REQUESTS[api], IDENTITY)
+        for number in itertools.count():
+            events = grammar.check(reader.feed(piece(number)))
+            if events and isinstance(events[-1], Failed):
+                assert events[-1].error.code == ReplyTooLarge.code
+                return
+            try:
+                fold.add(events)
+            except ReplyTooLarge:
+                return
+            encoder.encode(events)
+
+    run()
+    assert peak_of(run) < 4 * BUDGET
 
 
 # Time.

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ... import jsontext
+from ...accumulate import WEIGHT, Pieces, size_of
 from ...errors import RemoteProtocolError
 from ...events import Event, ItemStarted, PartDelta, PartStarted
 from .names import Names
@@ -96,8 +97,8 @@ class _Call:
         self.custom = False
         self.unwrapper: Unwrapper | None = None
         self.arguments = _Object()
-        self.held = 0  # characters that came before the name, and wait for it
-        self.waiting: list[str] = []  # the arguments among them
+        self.held = 0  # bytes of memory that came before the name, and wait for it
+        self.waiting = Pieces()  # the arguments among them
         self.patch: dict[str, Any] = {}
 
 
@@ -223,10 +224,11 @@ class Calls:
         if text and not native:
             call.arguments.feed(text)
         if call.item < 0:
-            call.waiting.append(text)
+            call.waiting.add(text)
             call.patch = patched(call.patch, patch)
             if not call.name:
-                self._keep(call, len(text) + (len(jsontext.dumps(patch)) if patch else 0))
+                weight = WEIGHT * len(jsontext.dumps(patch)) if patch else 0
+                self._keep(call, size_of(text) + weight)
                 return
             text, patch = "".join(call.waiting), {}
             call.waiting.clear()

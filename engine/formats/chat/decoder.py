@@ -24,6 +24,7 @@ import re
 from typing import Any
 
 from ... import jsontext
+from ...accumulate import WEIGHT
 from ...errors import RemoteProtocolError, Truncated
 from ...events import (
     Annotated,
@@ -123,7 +124,7 @@ class ChatDialect:
         self._choices: dict[int, _Choice] = {}
         self._unfinished = 0
         self.held = 0
-        """Characters that are kept here, and that no event has carried yet."""
+        """Bytes of memory that are kept here, and that no event has carried yet."""
         self._items = 0
         self._patches = 0
         self._token = ""
@@ -194,7 +195,7 @@ class ChatDialect:
         if not (self._started or choices or usage or chunk.get("id")):
             if patch:
                 self._early |= patch  # Azure's first chunk, in which every word is empty
-                self._hold(len(jsontext.dumps(patch)))
+                self._hold(WEIGHT * len(jsontext.dumps(patch)))
             return
         before = len(out)
         if not self._started:

@@ -55,7 +55,7 @@ class Board:
         self.called = False
         self.held = Held()
         self.weight = 0
-        """Bytes of the frame at hand: what an item keeps of it weighs no more."""
+        """Bytes of memory of the frame at hand: what an item keeps of it weighs no more."""
         self._count = 0
         self._entered = 0
         self._items: dict[Item, None] = {}  # a set in order

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ...accumulate import BOOKKEEPING, WEIGHT
 from ...errors import ErrorInfo, RemoteProtocolError, Truncated
 from ...events import (
     Annotated,
@@ -38,6 +39,7 @@ from ...events import (
     Usage,
     UsageReported,
 )
+from ...jsontext import dumps
 from ...limits import Limits
 from ...request import Request
 from ..checks import JSON
@@ -196,7 +198,7 @@ class ResponsesDialect:
         if not isinstance(event, dict):
             raise RemoteProtocolError("an event of the upstream is no object")
         kind = _word(event.get("type"))
-        self._board.weight = len(data)
+        self._board.weight = WEIGHT * len(data)
         handler = HANDLERS.get(kind)
         if handler is not None and self._started:  # the common case, and the hot path
             handler(self, event, out)
@@ -221,7 +223,7 @@ class ResponsesDialect:
             if not known and not response:  # it may yet be said what reply this is
                 if handler is None:
                     self._early.append(event)
-                    self._early_size += self._board.weight
+                    self._early_size += BOOKKEEPING + self._board.weight
                 return
             self._start(response, event, out)
         if handler is not None:
@@ -392,7 +394,7 @@ class ResponsesDialect:
         if part.grown:
             end_part(item, part, sink, closing=more)
         else:
-            self._remember(item, part, closing=more)
+            self._remember(item, part, closing=more, part=part.beyond.get("part", {}))
 
     def grow(self, event: JSON, out: list[Event], kind: PartKind) -> None:
         """A part grows."""
@@ -440,9 +442,9 @@ class ResponsesDialect:
             annotate(item, part, event["annotation"], sink, extra)
 
     def _remember(self, item: Item, whose: Part, **said: JSON) -> None:
-        whose.remember(**said)
-        if whose.beyond:
-            item.keep(self._board.weight)
+        if any(said.values()):
+            whose.remember(**said)
+            item.keep(WEIGHT * len(dumps(said)))
 
     # Everything else.
 

@@ -119,7 +119,7 @@ class Part:
 
 
 class Held:
-    """How many bytes a reply keeps that no event has carried yet."""
+    """How many bytes of memory a reply keeps that no event has carried yet."""
 
     __slots__ = ("size",)
 
