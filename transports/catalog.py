@@ -195,7 +195,8 @@ class Catalog:
             return f"{message}; the nearest: {', '.join(near)}"
         wild = [f"{provider}/…" for provider in self._wildcards]
         some = ids[:5] + (["…"] if len(ids) > 5 else []) + wild
-        return f"{message}; there are: {', '.join(some)}" if some else f"{message}; there is none"
+        none = "the configuration names no models"
+        return f"{message}; there are: {', '.join(some)}" if some else f"{message}: {none}"
 
 
 def _named(target: Target, model: str) -> Target:

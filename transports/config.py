@@ -62,6 +62,12 @@ PROCESS_LIMITS = frozenset(
 MAY_BE_NONE = frozenset({"max_recall_bytes"})
 """Sizes that may be 0."""
 
+MOST = 1_000_000
+"""Of a count, and seconds of a clock (11 days): what is more is a slip, and systems take no number
+without bound (the kernel's are of 32 bits)."""
+MOST_BYTES = 1 << 40
+"""Of a size: a terabyte."""
+
 DEMO = "demo"
 """The built-in provider, and the one model that it has."""
 
@@ -258,8 +264,8 @@ def _read_file(path: Path, environ: Mapping[str, str]) -> Config:
         tables = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:  # TOMLDecodeError says the line itself
-        raise ConfigError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(_broken(path, str(error))) from None
     lines = toml_lines.Lines(text, str(path))
     config = _Reader(lines, environ).read(tables)
     warnings: tuple[str, ...] = ()
@@ -267,6 +273,12 @@ def _read_file(path: Path, environ: Mapping[str, str]) -> Config:
         why = f"a secret in a file that others may read (mode {mode:o})"
         warnings = (f"{lines.where(place)}: {why}: chmod 600, or write ${{NAME}}",)
     return msgspec.structs.replace(config, path=str(path.absolute()), warnings=warnings)
+
+
+def _broken(path: Path, why: str) -> str:
+    """Say why a text is no TOML as all else is said: the place first. `tomllib` says it last."""
+    place = re.search(r" \(at line (\d+), column \d+\)\Z", why)
+    return f"{path}:{place[1]}: {why[: place.start()]}" if place else f"{path}: {why}"
 
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -324,6 +336,8 @@ class _Reader:
 
     def _key(self, table: Any, path: toml_lines.Path) -> KeyEntry:
         key = self._struct(KeyEntry, table, path)
+        if not key.name.strip():
+            raise self._error((*path, "name"), "the name is empty")
         if (key.secret is None) == (key.sha256 is None):
             raise self._error(path, "a key has either a secret or a sha256")
         if key.secret is not None:
@@ -370,6 +384,9 @@ class _Reader:
             least = 1 if name.startswith("max_") and name not in MAY_BE_NONE else 0
             if isinstance(value, int | float) and not least <= value < math.inf:
                 raise self._error((*path, name), f"{name} is a number from {least} up")
+            most = MOST_BYTES if name.endswith("_bytes") else MOST
+            if isinstance(value, int | float) and value > most:
+                raise self._error((*path, name), f"{name} is {most} at most")
         return self._struct(Limits, table, path)
 
     def _check_url(self, url: str, path: toml_lines.Path) -> None:

@@ -231,7 +231,7 @@ REFUSED = {
     ),
     "syntax": (
         "[server\n",
-        "n.toml: Expected ']' at the end of a table declaration (at line 1, column 8)",
+        "n.toml:1: Expected ']' at the end of a table declaration",
     ),
     "the mesh": ('[node]\nid = "desk"', "n.toml:1: the peer mesh is not in this release"),
     "peers": ('[[peers]]\nid = "x"', "n.toml:1: the peer mesh is not in this release"),
@@ -270,6 +270,18 @@ REFUSED = {
     "a short hash": (
         '[[keys]]\nname = "a"\nsha256 = "12"',
         "n.toml:3: sha256 is 64 hexadecimal digits",
+    ),
+    "too many": (
+        "[limits]\nmax_connections = 100000000000000000000",
+        "n.toml:2: max_connections is 1000000 at most",
+    ),
+    "too much": (
+        "[server]\n[limits]\nmax_body_bytes = 1099511627777",
+        "n.toml:3: max_body_bytes is 1099511627776 at most",
+    ),
+    "a key without a name": (
+        '[[keys]]\nname = " "\nsecret = "s"',
+        "n.toml:2: the name is empty",
     ),
     "two keys of one name": (
         '[[keys]]\nname = "a"\nsecret = "1"\n[[keys]]\nname = "a"\nsecret = "2"',
