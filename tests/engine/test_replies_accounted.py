@@ -11,7 +11,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 
@@ -29,7 +29,7 @@ from support.scripted import MODEL, Api, Json, frame
 
 CANARY = "x_canary"
 Path = tuple[str | int, ...]
-Body = Json | str
+Body: TypeAlias = Json | str
 """A frame, a body, or `[DONE]`."""
 
 ELSEWHERE = {
