@@ -22,10 +22,12 @@ from nursling.engine.events import (
     Usage,
     UsageReported,
 )
+from nursling.engine.formats.base import Encoder, Identity
 from nursling.engine.limits import Limits
+from nursling.engine.request import Request
 from nursling.transports.http.connection import safe_value
 from nursling.transports.http.exchange import grouped
-from support.gateway import BEAT, Call, PlainEncoder, World
+from support.gateway import BEAT, Call, PlainEncoder, PlainFormat, World
 from support.toy import HELLO, Script, Step, line, opening, words
 
 
@@ -116,6 +118,25 @@ async def test_a_client_that_leaves_before_the_last_write(stream: bool) -> None:
 
     world.engine.scripts["m"] = Leaving(HELLO)
     call.send(msgspec.json.encode({"model": "m", "stream": stream}))
+    await call.run(world.app)
+    assert not call.pieces
+    assert outcome(world) == "client_gone"
+    world.assert_clean()
+
+
+async def test_a_client_that_leaves_before_its_only_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the first batch is the whole stream, a client that has gone gets none of it."""
+    world = World()
+    call = Call("POST", CHAT, {"content-type": "application/json"}, "http", {})
+
+    def encoder(_form: PlainFormat, _request: Request, _identity: Identity) -> Encoder:
+        call.leave()
+        return PlainEncoder()
+
+    monkeypatch.setattr(PlainFormat, "encoder", encoder)
+    call.send(msgspec.json.encode({"model": "m", "stream": True}))
     await call.run(world.app)
     assert not call.pieces
     assert outcome(world) == "client_gone"
@@ -487,10 +508,23 @@ def test_dropped_fields_are_grouped() -> None:
         ("tools[0].größe", "tools[0].gr%C3%B6%C3%9Fe"),
         ("\N{PILE OF POO}\ud800", r"%F0%9F%92%A9\ud800"),
         ("a, 100%\x7f\0", "a%2C 100%25%7F%00"),
-        ("x" * 5000, "and 1 more"),
-        ("\N{SNOWMAN}" * 300, "and 1 more"),
+        ("x" * 5000, "x" * 64 + "%E2%80%A6"),
+        ("\N{SNOWMAN}" * 300, "%E2%98%83" * 64 + "%E2%80%A6"),
+        ("", '""'),
+        ("  ", "%20%20"),
+        (" a b  ", "%20a b%20%20"),
     ],
-    ids=["a second header", "latin", "astral", "separators", "long", "long when written"],
+    ids=[
+        "a second header",
+        "latin",
+        "astral",
+        "separators",
+        "long",
+        "long when written",
+        "empty",
+        "spaces",
+        "outer spaces",
+    ],
 )
 def test_dropped_fields_are_a_header(name: str, written: str) -> None:
     """A client's names are percent-encoded, in one bounded line: it is not cut behind our back."""

@@ -174,6 +174,8 @@ class Exchange:
         self._keep(reply)
         if not data or not any(is_meaningful(event) for event in batch):
             data += encoder.beat()  # a server may hold the headers until the body begins
+        if reply.over:
+            await self._notice_leaving()
         await out.start(200, STREAM_HEADERS | self._headers(reply))
         await out.write(data)
         while not reply.over:
@@ -331,10 +333,26 @@ def grouped(names: list[str]) -> str:
     words: list[str] = []
     size = 0
     for kind, count in counts.items():
-        name = quote(alone[kind] if count == 1 else kind, safe=_PLAIN, errors="backslashreplace")
+        name = _written(alone[kind] if count == 1 else kind)
         words.append(name if count == 1 else f"{name} x{count}")
         size += len(words[-1]) + 2
         if size > MAX_DROPPED:
             words[-1] = f"and {len(counts) - len(words) + 1} more"
             break
     return ", ".join(words)
+
+
+def _written(name: str) -> str:
+    """Write one name for a header: cut, so that it hides no other one, and never empty.
+
+    A server strips spaces at the ends of a value, so those of a name are percent-encoded.
+    """
+    if len(name) > MAX_NAME:
+        name = name[:MAX_NAME] + "…"
+    if not name:
+        return '""'
+    inner = name.strip(" ")
+    start = name.index(inner) if inner else len(name)
+    end = len(name) - start - len(inner)
+    written = quote(inner, safe=_PLAIN, errors="backslashreplace")
+    return "%20" * start + written + "%20" * end
