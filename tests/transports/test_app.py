@@ -135,6 +135,14 @@ async def test_body_over_the_limit_in_one_piece() -> None:
     assert (call.status, call.error["code"]) == (413, "request_too_large")
 
 
+async def test_body_of_exactly_the_limit() -> None:
+    """The limit is the largest body that is read."""
+    body = b'{"model":"m"}'
+    text = body + b" " * (1000 - len(body))
+    call = await World(Limits(max_body_bytes=1000)).ask("POST", CHAT, text)
+    assert call.status == 200
+
+
 @pytest.mark.parametrize("most", [1000, 100_000_000])
 async def test_a_bodys_limit_may_change(most: int) -> None:
     """After a reload the new limit counts, Quart's own with it."""
