@@ -138,6 +138,7 @@ async def test_a_client_that_leaves_before_its_only_write(
     monkeypatch.setattr(PlainFormat, "encoder", encoder)
     call.send(msgspec.json.encode({"model": "m", "stream": True}))
     await call.run(world.app)
+    assert not call.started.is_set()
     assert not call.pieces
     assert outcome(world) == "client_gone"
     world.assert_clean()
