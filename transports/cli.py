@@ -6,8 +6,10 @@ stderr and exit code 2; what goes wrong in a request is one line and exit code 1
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
@@ -52,6 +54,8 @@ class ConfigFailure(click.ClickException):
 @click.version_option(VERSION, prog_name="nursling")
 def main() -> None:
     """Join LLM clients and LLM servers by live, bounded, cancellable streams."""
+    if sys.stderr is None:  # closed by whoever started us (`2>&-`): nobody listens, no harm done
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
 
 
 @main.command()

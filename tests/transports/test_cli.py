@@ -438,3 +438,16 @@ def test_a_changed_file_is_put_in_force(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
         assert process.returncode == 0
+
+
+def test_no_stderr_at_all() -> None:
+    """Started with stderr closed, it serves, and has no log."""
+    program = f"exec {sys.executable} -m nursling.transports serve --port 0 2>&-"
+    with subprocess.Popen(["sh", "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = next(line for line in process.stdout if "listens on" in line).split()[-1]
+            assert get(f"{url}/livez") == 200
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0

@@ -51,6 +51,6 @@ async def test_the_end_of_the_drain_ends_everyone_and_refuses_too() -> None:
         gate.end_streams()
         with pytest.raises(Draining), gate.admit():
             pass
-        await trio.sleep_forever()
+        await trio.Event().wait()
     assert one.cancelled_caught
     assert gate.open == 0
