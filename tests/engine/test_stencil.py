@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nursling.engine import jsontext
 from nursling.engine.events import Ended, Event, Failed, PartDelta
 from nursling.engine.formats import wire
+from nursling.engine.formats.responses.board import Board
 from nursling.engine.formats.stencil import Repeat, cut
 from nursling.engine.limits import Limits
 from support.conformance import cut as cut_up
@@ -218,6 +219,11 @@ def test_choices_in_turns_give_up() -> None:
         events = read("chat", chunks, request)
         assert events == parsed("chat", chunks, request)
         assert isinstance(events[-1], Ended)
+
+
+def test_a_part_that_is_not_known_is_not_repeated() -> None:
+    """Of a delta that belongs to no item of the reply, no stencil is cut."""
+    assert Board().part_of(PartDelta(0, 0, "x")) is None
 
 
 def test_no_hole_no_stencil() -> None:

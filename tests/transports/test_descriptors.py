@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 
 import pytest
 
 from nursling.engine.limits import Limits
-from nursling.transports.descriptors import OTHERS, needed
+from nursling.transports.descriptors import OTHERS, make_room, needed
 
 
 PROGRAM = """
@@ -44,3 +45,30 @@ def test_room_is_made(soft: int, hard: int, cap: int, said: tuple[int, int]) -> 
     program = PROGRAM.format(soft=soft, hard=hard, cap=cap)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert tuple(map(int, done.stdout.split())) == said
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "refused", "missing"),
+    [
+        (100, resource.RLIM_INFINITY, False, 0),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, False, 0),
+        (100, 10_000, False, 0),
+        (100, 10_000, True, 60 + 300 + OTHERS - 100),  # a bound beside the hard limit
+    ],
+)
+def test_what_a_system_allows(
+    soft: int, hard: int, refused: bool, missing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits without end, and a system that refuses what its hard limit promises."""
+    now = [(soft, hard)]
+
+    def setrlimit(kind: int, limits: tuple[int, int]) -> None:
+        assert kind == resource.RLIMIT_NOFILE
+        if refused:
+            raise ValueError
+        now[0] = limits
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: now[0])
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    limits = Limits(max_connections=300, max_refused=10, max_streams=20, max_idle=30)
+    assert make_room(limits) == missing
