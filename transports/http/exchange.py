@@ -174,8 +174,7 @@ class Exchange:
         self._keep(reply)
         if not data or not any(is_meaningful(event) for event in batch):
             data += encoder.beat()  # a server may hold the headers until the body begins
-        if reply.over:
-            await self._notice_leaving()
+        await self._notice_leaving(reply)
         await out.start(200, STREAM_HEADERS | self._headers(reply))
         await out.write(data)
         while not reply.over:
@@ -187,8 +186,7 @@ class Exchange:
                 self._note(batch)
                 data = encoder.encode(batch)
                 self._keep(reply)
-                if reply.over:
-                    await self._notice_leaving()
+                await self._notice_leaving(reply)
                 await out.write(data)
         self._settle(reply, batch[-1])
 
@@ -203,7 +201,7 @@ class Exchange:
             raise reply.error or error_from(batch[-1].error)
         body = self._form.render_reply(reply.message, request, self._identity)
         self._keep(reply, body)
-        await self._notice_leaving()
+        await self._notice_leaving(reply)
         await self._out.json(200, body, self._headers(reply))
         self._settle(reply, batch[-1])
 
@@ -253,14 +251,15 @@ class Exchange:
         if len(self._lost) < MAX_LOST:
             self._lost.update(name[:MAX_NAME] for name in lost_of(event, self._form.name))
 
-    async def _notice_leaving(self) -> None:
-        """Let a client that has left cancel us, before the last words are written.
+    async def _notice_leaving(self, reply: Reply) -> None:
+        """Let a client that has left cancel us, if it is the last words that are to be written.
 
         In the first checkpoint the watcher takes `http.disconnect` and cancels, in the second we
         notice.
         """
-        await trio.lowlevel.checkpoint()
-        await trio.lowlevel.checkpoint()
+        if reply.over:
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
 
     def _settle(self, reply: Reply, last: Event) -> None:
         """Record the end that the client was told, good or bad: its words have been written.
