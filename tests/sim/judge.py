@@ -117,7 +117,9 @@ def _streamed(world: World, fate: Fate) -> str:
         _good(fate, heard)
     elif heard.end == "failed":
         _must(_excuse(world, fate, heard.code), f"failed with {heard.code} without a cause")
-        if fate.streamed and script.upset != "reset" and not _drained(world, heard.code):
+        # Without an upset it was a clock that ran out, perhaps with words still on their way.
+        told = script.upset not in {"", "reset"} and not _drained(world, heard.code)
+        if fate.streamed and told:
             _must(fate.said.begins(heard), f"heard {heard}, was told {fate.said}")
     else:
         _must(not fate.whole, "the body ends without an end")
