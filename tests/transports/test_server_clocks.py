@@ -249,3 +249,26 @@ async def test_bytes_behind_the_last_request(apart: bool, autojump_clock: MockCl
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.endswith(b"0\r\n\r\n")
     assert world.records[0].outcome == "ok"
+
+
+async def test_who_has_just_connected_is_heard_in_a_drain(autojump_clock: MockClock) -> None:
+    """A request under way when the drain begins is answered; a connection that idles is closed."""
+    world = World()
+    server = Server(world.app, world.limits, tls=False)
+    pairs = [trio.testing.memory_stream_pair() for _ in range(3)]
+    async with trio.open_nursery() as nursery:
+        for ours, _ in pairs:
+            nursery.start_soon(server.handle, ours)
+        used, fresh, silent = (theirs for _, theirs in pairs)
+        await used.send_all(GET)
+        await read_until(used, b"ok\n")
+        server.drain()
+        assert await read_to_end(used) == b""
+        assert trio.current_time() == 0
+        await fresh.send_all(GET)
+        answer = await read_to_end(fresh)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer.lower()
+        assert await read_to_end(silent) == b""
+        assert trio.current_time() == pytest.approx(5)
+    assert not server.connections

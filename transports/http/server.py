@@ -61,6 +61,7 @@ class Connection:
         self._writing = trio.Lock()
         self._reading = trio.CancelScope()
         self._finishing = False
+        self._fresh = True  # no request has come on it yet
         self._tasks = TaskGroup()
         self._protocol = Protocol(self, server, self._tasks)
 
@@ -96,12 +97,17 @@ class Connection:
                 self._wait_for_head()
                 self._server.rest(self)
             case _:  # no longer idle
+                self._fresh = False
                 self._reading.deadline = math.inf
                 self._server.work(self)
 
     def close_if_idle(self) -> None:
-        """Close if no request is at work; without one there is nothing to wait for."""
-        if not self.busy:
+        """Close if a request was at work and none is: there is nothing to wait for.
+
+        A client that has only just connected is heard: its request may be under way (a probe of
+        `/readyz`, say), and `head_timeout` is all that it has.
+        """
+        if not self.busy and not self._fresh:
             self._reading.cancel()
 
     async def _read(self) -> None:
