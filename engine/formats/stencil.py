@@ -38,7 +38,7 @@ class Repeat(NamedTuple):
 END = re.compile(rb"\n\n|\r\n\r\n")
 """The end of a frame, in the two forms that servers write."""
 
-_MEMBER = re.compile(rb'"(\w+)":\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_MEMBER = re.compile(rb'"(\w++)":\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 _VARYING = re.compile(rb'("sequence_number":\s*)\d+|("obfuscation":\s*)"[^"\\\x00-\x1f]*"')
 _TEXT = rb'"([^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+)"'
 
