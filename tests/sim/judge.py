@@ -85,17 +85,21 @@ def _verdict(world: World, fate: Fate) -> str:
 
 def _failed_before(world: World, fate: Fate) -> str:
     """A failure as a status."""
+    said = ""
     if fate.whole:
         error = check_error(json.loads(fate.body))["error"]
+        said = error["code"]
         _must(error["code"] != "internal_error", "an internal error")
         _must(_excuse(world, fate, error["code"]), f"{fate.status} {error} without a cause")
-    if fate.ask.script.upset == "status" and fate.asked and not fate.poisoned:
+    drained = _drained(world, said)
+    if fate.ask.script.upset == "status" and fate.asked and not fate.poisoned and not drained:
         code, _, headers = fate.ask.script.status
         _must(fate.status == code, f"status {fate.status}, the upstream said {code}")
         for name, value in headers.items():
             if name == "retry-after":
                 _must(fate.headers.get(name) == value, "retry-after is lost")
-    if fate.ask.stream and fate.streamed and fate.ask.script.upset != "reset":
+    under_way = fate.ask.script.upset == "reset" or drained
+    if fate.ask.stream and fate.streamed and not under_way:
         _must(not fate.said.meaningful, f"a failure without what was said: {fate.said}")
     return "status"
 

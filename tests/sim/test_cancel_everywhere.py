@@ -1,13 +1,15 @@
 """A request is cancelled at every step that it takes, and nothing of it is left.
 
 Twelve requests, each played again and again: at the k-th step of the scheduler its client resets
-the connection, or the program that embeds the engine cancels it, for every k from the first step
-to the last. After each there is no task, no slot, no connection; and what was admitted is recorded.
+the connection, the program that embeds the engine cancels it, or the gateway's drain is over, for
+every k from the first step to the last. After each there is no task, no slot, no connection; what
+was admitted is recorded, and who is still there to listen has heard an honest end.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -182,6 +184,40 @@ def test_a_client_leaves_at_every_step(name: str) -> None:
         world.give_verdicts = lambda: None  # type: ignore[method-assign]  # only what is left counts
         world.run(Axe(world, step))
         check(world, admitted=world.fates["t"].asked > 0)
+
+
+class End(Axe):
+    """Ends the drain: whatever is still open is told so."""
+
+    def strike(self) -> None:
+        self._world.engine.gate.end_streams()
+
+
+def check_drained(name: str, steps: Iterable[int] | None = None) -> None:
+    """Play a request once for each step, or those given; the judge hears what its client heard."""
+    undisturbed = world_of(REQUESTS[name])
+    count = End(undisturbed, None)
+    undisturbed.run(count)
+    for step in range(count.steps) if steps is None else steps:
+        world = world_of(REQUESTS[name])
+        world.deal.stop_at = 100.0  # it may be told that the gateway is stopping
+        if name == "two choices":  # the judge follows the first one only
+            world.give_verdicts = lambda: None  # type: ignore[method-assign]  # as above
+        world.run(End(world, step))
+        check(world, admitted=world.fates["t"].asked > 0)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(40, "S")
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_drain_ends_at_every_step(name: str) -> None:
+    """Whenever the drain is over, the client hears so in a sound stream, and nothing is left."""
+    check_drained(name)
+
+
+def test_the_drain_ends_at_the_last_words() -> None:
+    """Words that the end of the drain overtakes leave no hole in the numbers of the events."""
+    check_drained("responses to chat, streamed", range(60, 150))
 
 
 class Embedded(World):

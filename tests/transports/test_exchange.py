@@ -22,12 +22,11 @@ from nursling.engine.events import (
     Usage,
     UsageReported,
 )
-from nursling.engine.formats.base import Encoder, Identity
 from nursling.engine.limits import Limits
-from nursling.engine.request import Request
+from nursling.engine.pipeline import Reply
 from nursling.transports.http.connection import safe_value
 from nursling.transports.http.exchange import grouped
-from support.gateway import BEAT, Call, PlainEncoder, PlainFormat, World
+from support.gateway import BEAT, Call, PlainEncoder, World
 from support.toy import HELLO, Script, Step, line, opening, words
 
 
@@ -131,11 +130,14 @@ async def test_a_client_that_leaves_before_its_only_write(
     world = World()
     call = Call("POST", CHAT, {"content-type": "application/json"}, "http", {})
 
-    def encoder(_form: PlainFormat, _request: Request, _identity: Identity) -> Encoder:
-        call.leave()
-        return PlainEncoder()
+    commit = Reply.commit
 
-    monkeypatch.setattr(PlainFormat, "encoder", encoder)
+    async def committed(reply: Reply, timeout: float) -> list[Event]:  # noqa: ASYNC109 - as there
+        batch = await commit(reply, timeout)
+        call.leave()
+        return batch
+
+    monkeypatch.setattr(Reply, "commit", committed)
     call.send(msgspec.json.encode({"model": "m", "stream": True}))
     await call.run(world.app)
     assert not call.started.is_set()

@@ -166,6 +166,7 @@ class Exchange:
         beat = clock(self._app.engine.limits.heartbeat)
         with self._stamp.waiting():
             batch = await reply.commit(beat)
+        await self._notice_leaving(reply)
         self._note(batch)
         encoder = self._encoder = self._form.encoder(request, self._identity)
         if not any(isinstance(event, Started) for event in batch):
@@ -174,7 +175,6 @@ class Exchange:
         self._keep(reply)
         if not data or not any(is_meaningful(event) for event in batch):
             data += encoder.beat()  # a server may hold the headers until the body begins
-        await self._notice_leaving(reply)
         await out.start(200, STREAM_HEADERS | self._headers(reply))
         await out.write(data)
         while not reply.over:
@@ -183,10 +183,10 @@ class Exchange:
             if silence.cancelled_caught:
                 await out.write(encoder.beat())
             else:
+                await self._notice_leaving(reply)
                 self._note(batch)
                 data = encoder.encode(batch)
                 self._keep(reply)
-                await self._notice_leaving(reply)
                 await out.write(data)
         self._settle(reply, batch[-1])
 
@@ -199,9 +199,9 @@ class Exchange:
                 self._note(batch)
         if isinstance(batch[-1], Failed):
             raise reply.error or error_from(batch[-1].error)
+        await self._notice_leaving(reply)
         body = self._form.render_reply(reply.message, request, self._identity)
         self._keep(reply, body)
-        await self._notice_leaving(reply)
         await self._out.json(200, body, self._headers(reply))
         self._settle(reply, batch[-1])
 
@@ -255,7 +255,8 @@ class Exchange:
         """Let a client that has left cancel us, if it is the last words that are to be written.
 
         In the first checkpoint the watcher takes `http.disconnect` and cancels, in the second we
-        notice.
+        notice. Asked before the words are encoded: what has been encoded is written, as an encoder
+        counts its events (the end of a drain cancels here too, and goes on to say so).
         """
         if reply.over:
             await trio.lowlevel.checkpoint()
