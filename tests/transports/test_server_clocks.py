@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from nursling.engine.events import Ended, Finished
 from nursling.engine.limits import Limits
 from nursling.transports.http.server import Connection, Server
-from nursling.transports.http.wire import wire_of
+from nursling.transports.wire import wire_of
 from support.gateway import World, connected, post, read_to_end, read_until
 from support.toy import HELLO, Script, line, opening, words
 

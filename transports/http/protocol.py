@@ -37,8 +37,8 @@ from nursling.engine.errors import ErrorInfo
 from nursling.engine.formats.openai_errors import render_error
 from nursling.engine.limits import Limits
 
+from ..wire import Wire
 from .stamps import Headers, new_request_id, own_request_id, stamps
-from .wire import Wire
 
 
 MAX_BLANK = 4

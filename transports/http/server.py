@@ -39,9 +39,9 @@ from hypercorn.typing import AppWrapper, ASGIFramework
 
 from nursling.engine.limits import DEFAULT_LIMITS, Limits, clock
 
-from .listening import listen, tls_context, url_of
+from ..wire import Gone, Stalled, Wire, wire_of
+from .listening import listen, secured, tls_context, url_of
 from .protocol import Journal, Protocol, error_answer
-from .wire import Gone, Stalled, Wire, wire_of
 
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("nursling.http.server")
@@ -115,7 +115,10 @@ class Connection:
         end = math.inf
         data = b"?"
         while data:
-            data = await self.wire.read_some()
+            try:
+                data = await self.wire.read_some()
+            except Gone:
+                data = b""  # broken or closed, it is the client's end all the same
             if not self._finishing:
                 await self._protocol.handle(RawData(data))
             else:
@@ -230,6 +233,8 @@ class Server:
                 await wire.finish()
                 while await wire.read_some():
                     pass
+        except Gone:
+            return  # it did not wait for the answer
         finally:
             self._turned_away -= 1
 
@@ -286,13 +291,9 @@ async def serve(
     tls = None if tls_cert is None else tls_context(tls_cert, tls_key)
     sockets = await listen(host, port, limits)
     urls = [url_of(listener, "http" if tls is None else "https") for listener in sockets]
-    listeners: list[trio.abc.Listener[Any]] = [
-        listener if tls is None else trio.SSLListener(listener, tls, https_compatible=True)
-        for listener in sockets
-    ]
     await serve_on(
         app,
-        listeners,
+        secured(sockets, tls),
         stop=stop,
         now=now,
         limits=limits,
@@ -314,15 +315,24 @@ async def serve_on(
     on_drain: Callable[[], None] = lambda: None,
     on_drained: Callable[[], None] = lambda: None,
     on_serving: Callable[[], None] = lambda: None,
+    on_closed: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve an ASGI app on listeners until `stop`, then drain; `now` ends the drain at once.
 
-    `on_serving` is called when the app has started up and connections are being accepted. Drain:
+    `on_serving` is called when the app has started up and connections are being accepted, and
+    `on_closed` whenever one of these is over. Drain:
     `on_drain` is called (the app refuses new work; the listeners stay open so that `/readyz` can
     say so), then requests at work have `drain_timeout`. Past it `on_drained` is called (the app
     ends them with an error), and `close_timeout` later every connection is closed.
     """
     server = Server(app, limits, tls=tls)
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        try:
+            await server.handle(stream)
+        finally:
+            on_closed()
+
     async with _lifespan(server), trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:
@@ -331,7 +341,7 @@ async def serve_on(
                     accepting.start_soon(
                         partial(
                             trio.serve_listeners,
-                            server.handle,
+                            handle,
                             [listener],
                             handler_nursery=connections,
                         )

@@ -1,11 +1,18 @@
-"""One connection of a client, as an object of a few methods: a socket, or any stream.
+"""One connection, to a client or to an upstream, as an object of four methods.
 
-The law of this file: a write is bounded by *progress*. A client that takes a byte now and then is
-slow; one that takes none for a whole `patience` is gone, and its write raises `Stalled`. Stock
+    read_some    what one read brings
+    write_now    what fits without waiting: most writes cost one system call and no scheduling
+    write_all    the rest, bounded by progress
+    close
+
+The law of this file: a write is bounded by *progress*. Another side that takes a byte now and then
+is slow; one that takes none for a whole `patience` is gone, and the write raises `Stalled`. Stock
 servers wait for such a client for ever (hypercorn#262), and with it for their own end.
 
-Writes are shielded from cancellation: half an HTTP chunk on the wire would corrupt the connection.
-So a write ends in one of three ways: whole, `Stalled`, or `Gone`.
+There is a socket in life, and any stream for TLS and for the memory of a simulation; they keep one
+contract (`test_wire.py`). Beside the four stand `finish`, which only a server needs, and two
+questions that only a client asks of a connection it has kept: `has_news` and `acknowledged`. The
+kernel knows their answers; where there is none, the answer is that one cannot know.
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ from typing import cast
 
 import trio
 
-from ..reading import receive_some
+from .reading import receive_some
 
 
 if sys.platform == "linux":
@@ -28,6 +35,9 @@ if sys.platform == "linux":
 
 SLICE_BYTES = 16 * 1024
 """What a stream that cannot tell its progress is given at once (one TLS record)."""
+
+BYTES_ACKED = 120
+"""Where `tcpi_bytes_acked`, of 64 bits, stands in Linux's `struct tcp_info` (since 4.1)."""
 
 Address = tuple[str, int]
 
@@ -52,20 +62,29 @@ class Wire(ABC):
 
     @abstractmethod
     async def read_some(self) -> bytes:
-        """Return what has come; `b""` at the end, clean or not."""
+        """Return what one read brings; `b""` at the end, behind which nothing is read.
+
+        Cancelling loses nothing. Raises `Gone` if the connection broke, or was closed on our side.
+        """
 
     @abstractmethod
     def write_now(self, data: bytes) -> int:
         """Write what fits without waiting; return how many bytes that was, perhaps none."""
 
-    async def write_all(self, data: bytes, patience: float) -> None:
-        """Write everything, shielded. Raises `Gone` or `Stalled`; part may be written then."""
+    async def write_all(
+        self, data: bytes | memoryview, patience: float, *, shield: bool = True
+    ) -> None:
+        """Write everything. Raises `Gone` or `Stalled`; part may be written then.
+
+        Shielded from cancellation, as half an HTTP chunk would spoil the connection; whoever
+        closes the connection when cancelled needs no shield.
+        """
         view = memoryview(data)
         taken = trio.current_time()
         while view:
             queued = self._queued()
             deadline = min(taken + patience, trio.current_time() + patience / self._looks)
-            with trio.CancelScope(shield=True, deadline=deadline) as scope:
+            with trio.CancelScope(shield=shield, deadline=deadline) as scope:
                 view = view[await self._write_some(view) :]
             if not scope.cancelled_caught or self._queued() < queued:
                 taken = trio.current_time()
@@ -88,6 +107,17 @@ class Wire(ABC):
     async def close(self) -> None:
         """Close, without waiting for anything. Whoever reads or writes is woken."""
 
+    def has_news(self) -> bool:
+        """Whether bytes or the end have come and wait to be read, as far as one can know."""
+        return False
+
+    def acknowledged(self) -> int | None:
+        """How many of our bytes the other side's system has confirmed; `None` = cannot know.
+
+        It counts from an unknown number on: only two answers compared say something.
+        """
+        return None
+
 
 class SocketWire(Wire):
     """A plain TCP connection. It tells its progress byte by byte.
@@ -106,6 +136,14 @@ class SocketWire(Wire):
     async def read_some(self) -> bytes:
         """See `Wire`."""
         return await _read(self._stream)
+
+    def has_news(self) -> bool:
+        """See `Wire`."""
+        return _has_news(self._stream)
+
+    def acknowledged(self) -> int | None:
+        """See `Wire`."""
+        return _acknowledged(self._stream)
 
     def write_now(self, data: bytes) -> int:
         """See `Wire`."""
@@ -141,12 +179,20 @@ class StreamWire(Wire):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        if isinstance(stream, trio.SSLStream):
-            self.client, self.server = addresses(stream.transport_stream)
+        self._below = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        self.client, self.server = addresses(self._below)
 
     async def read_some(self) -> bytes:
         """See `Wire`."""
         return await _read(self._stream)
+
+    def has_news(self) -> bool:
+        """See `Wire`."""
+        return _has_news(self._below)
+
+    def acknowledged(self) -> int | None:
+        """See `Wire`. Under TLS these are bytes of records."""
+        return _acknowledged(self._below)
 
     def write_now(self, data: bytes) -> int:  # noqa: ARG002 - nothing fits without waiting
         """See `Wire`."""
@@ -162,8 +208,8 @@ class StreamWire(Wire):
 
     async def finish(self) -> None:
         """See `Wire`. Under TLS the transport is shut, as HTTPS allows (no close_notify)."""
-        if isinstance(self._stream, trio.SSLStream):
-            _shut_down(self._stream.transport_stream)
+        if self._below is not self._stream:
+            _shut_down(self._below)
         elif isinstance(self._stream, trio.abc.HalfCloseableStream):
             try:
                 await self._stream.send_eof()
@@ -195,7 +241,24 @@ async def _read(stream: trio.abc.Stream) -> bytes:
     try:
         return await receive_some(stream)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        return b""
+        raise Gone from None
+
+
+def _has_news(stream: trio.abc.Stream) -> bool:
+    return isinstance(stream, trio.SocketStream) and stream.socket.is_readable()
+
+
+def _acknowledged(stream: trio.abc.Stream) -> int | None:
+    if sys.platform != "linux" or not isinstance(stream, trio.SocketStream):
+        return None
+    try:
+        info = stream.getsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_INFO, BYTES_ACKED + 8)
+    except OSError:  # no TCP, or closed
+        return None
+    if len(info) < BYTES_ACKED + 8:
+        return None
+    (confirmed,) = struct.unpack_from("Q", info, BYTES_ACKED)
+    return int(confirmed)
 
 
 def _shut_down(stream: trio.abc.Stream) -> None:
