@@ -23,7 +23,7 @@ from nursling.engine.errors import NurslingError
 from nursling.engine.events import PartDelta, PartStarted
 from nursling.engine.request import Message, Request, Text
 
-from . import descriptors, logs
+from . import descriptors, heap, logs
 from .config import Config, ConfigError, load_config, with_address
 from .engine import open_engine
 from .gateway import run_gateway
@@ -74,6 +74,7 @@ def serve(file: str | None, host: str | None, port: int | None, log_level: str) 
     try:
         config = with_address(found, host, port)
         with logs.written_aside(log_level):
+            heap.keep_large_blocks_out()
             if missing := descriptors.make_room(config.limits):
                 log = structlog.get_logger("nursling")
                 log.warning("descriptors missing", count=missing, why="the hard limit (ulimit -Hn)")
