@@ -1,9 +1,10 @@
-"""The load generator: C concurrent streams, every one checked. `python -m bench.load ORDER`.
+"""The load generator: C concurrent replies, every one checked. `python -m bench.load ORDER`.
 
 The law of this file: one run is one process with one order (JSON) and one result (JSON, on
-standard output). Load goes on from before the window until after it; tokens and CPU time are read
-at both ends of the window, in this process, at the same moment. A stream that has begun is read to
-its end, within `GRACE`, since only a whole stream can be judged.
+standard output). Load goes on from before the window until after it; tokens, requests and CPU time
+are read at both ends of the window, in this process, at the same moment, and what is timed is what
+ended between them. A reply that has begun is read to its end, within `GRACE`, since only a whole
+one can be judged.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from typing import Any, NamedTuple
 import httptools
 import msgspec
 
-from .measure import Times, times
-from .order import StreamCheck
+from .measure import Quantiles, Times, quantiles, times
+from .order import StreamCheck, WholeCheck
 from .plan import PATHS, Api, Scenario, Timing
 
 
 READ_SIZE = 262144
 GRACE = 10.0
 """After the window, until the streams that are under way are given up."""
+KEY = "sk-bench-a-key-that-opens-nothing"
+"""What the clients show for a key, for gateways that want one."""
 MAX_FAULTS = 200
 """A run that goes wholly wrong ends early."""
 
@@ -51,6 +54,8 @@ class Result(msgspec.Struct, frozen=True):
     """The window as it really was."""
     tokens: int
     """Events received in it."""
+    requests: int
+    """Replies that ended well in it."""
     cpu_us: float
     """CPU time of the subject in it."""
     waited_us: float
@@ -58,9 +63,15 @@ class Result(msgspec.Struct, frozen=True):
     generator_us: float
     """CPU time of this process and its helpers in it."""
     streams: int
-    """Streams that arrived whole, in and outside the window."""
+    """Replies that arrived whole, in and outside the window."""
     faults: dict[str, int]
     """What was wrong with the others."""
+    first: Quantiles | None = None
+    """µs from a request to the first token of its stream."""
+    took: Quantiles | None = None
+    """µs from a request to the end of its reply."""
+    delay: Quantiles | None = None
+    """µs from the upstream's write of an event to its arrival; of stamped events only."""
 
 
 class Reading(NamedTuple):
@@ -68,12 +79,22 @@ class Reading(NamedTuple):
 
     at: float
     tokens: int
+    requests: int
     subject: Times
     generator: Times
 
 
+class Clocks:
+    """What is timed, in microseconds."""
+
+    def __init__(self) -> None:
+        self.first: list[float] = []
+        self.took: list[float] = []
+        self.delay: list[float] = []
+
+
 class Load:
-    """All the streams of one run."""
+    """All the replies of one run."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
@@ -81,36 +102,40 @@ class Load:
         self.selector = selectors.DefaultSelector()
         self.tokens = 0
         self.whole = 0
+        self.clocks = Clocks()
         self.faults: collections.Counter[str] = collections.Counter()
         self.more = True
-        """Whether a stream that ended is followed by another."""
+        """Whether a reply that ended is followed by another."""
 
     def run(self) -> Result:
         """Offer the load; return what came of it."""
         timing, scenario = self.order.timing, self.order.scenario
         began = time.monotonic()
-        # Paced streams start evenly over one interval, or all of them would speak at once.
-        gap = scenario.plan.interval / scenario.streams
         for number in range(scenario.streams):
-            self._until(began + gap * number)
+            self._until(began + scenario.ramp * number / scenario.streams)
             Connection(self).connect()
-        self._until(began + timing.warm_up)
-        before = self._reading()
+        self._until(began + scenario.ramp + timing.warm_up)
+        before, self.clocks = self._reading(), Clocks()
         self._until(before.at + timing.seconds)
-        after = self._reading()
+        after, clocks, self.clocks = self._reading(), self.clocks, Clocks()
         self.more = False
-        self._until(time.monotonic() + GRACE, idle=True)
-        for _ in range(len(self.selector.get_map())):
-            self.fault("not ended in time")
+        self._until(time.monotonic() + scenario.ramp + GRACE, idle=True)
+        if self.faults.total() < MAX_FAULTS:  # else nobody has waited for them
+            for _ in range(len(self.selector.get_map())):
+                self.fault("not ended in time")
         subject = after.subject.since(before.subject)
         return Result(
             seconds=after.at - before.at,
             tokens=after.tokens - before.tokens,
+            requests=after.requests - before.requests,
             cpu_us=subject.cpu / 1000,
             waited_us=subject.waited / 1000,
             generator_us=after.generator.since(before.generator).cpu / 1000,
             streams=self.whole,
             faults=dict(self.faults),
+            first=quantiles(clocks.first),
+            took=quantiles(clocks.took),
+            delay=quantiles(clocks.delay),
         )
 
     def fault(self, what: str) -> None:
@@ -119,7 +144,8 @@ class Load:
 
     def _reading(self) -> Reading:
         generator = times(os.getpid(), *self.order.helpers)
-        return Reading(time.monotonic(), self.tokens, times(self.order.subject), generator)
+        subject = times(self.order.subject)
+        return Reading(time.monotonic(), self.tokens, self.whole, subject, generator)
 
     def _until(self, when: float, *, idle: bool = False) -> None:
         """Read from the streams until this time; `idle`: or until none is left."""
@@ -131,12 +157,12 @@ class Load:
 
 
 class Connection:
-    """One connection, with one stream after the other."""
+    """One connection, with one reply after the other."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
         self._scenario = load.order.scenario
-        self._sock = socket.socket()
+        self._stamped = self._scenario.plan.dress == "stamped"
         self._begin()
 
     def connect(self) -> None:
@@ -144,6 +170,7 @@ class Connection:
         try:
             self._sock = socket.create_connection(("127.0.0.1", self._load.order.port), timeout=5)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._asked = time.monotonic_ns()
             self._sock.sendall(self._load.request)
         except OSError:
             self._load.fault("no connection")
@@ -152,9 +179,10 @@ class Connection:
         self._load.selector.register(self._sock, selectors.EVENT_READ, self)
 
     def on_readable(self) -> None:
-        """Take what has come; at the end of a stream judge it and ask for the next."""
+        """Take what has come; at the end of a reply judge it and ask for the next."""
         try:
             data = self._sock.recv(READ_SIZE)
+            now = time.monotonic_ns()
             if data:
                 self._parser.feed_data(data)
         except (OSError, httptools.HttpParserError) as error:
@@ -164,28 +192,42 @@ class Connection:
             self._leave("connection lost")
             return
         if self._pieces:
-            self._load.tokens += self._check.feed(b"".join(self._pieces))
+            self._take(b"".join(self._pieces), now)
             self._pieces.clear()
         if self._complete:
-            self._judge()
+            self._judge(now)
 
     def _begin(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._complete = False
-        self._check = StreamCheck(self._scenario.client, self._scenario.plan.events)
+        self._spoke = False
+        kind = WholeCheck if self._scenario.whole else StreamCheck
+        self._check = kind(self._scenario.client, self._scenario.plan.events)
 
-    def _judge(self) -> None:
+    def _take(self, data: bytes, now: int) -> None:
+        clocks = self._load.clocks
+        found = self._check.feed(data)
+        self._load.tokens += found
+        if found and not self._spoke:
+            self._spoke = True
+            clocks.first.append((now - self._asked) / 1000)
+        if self._stamped:
+            clocks.delay += [now / 1000 - one for one in StreamCheck.stamps(data)]
+
+    def _judge(self, now: int) -> None:
         status = self._parser.get_status_code()
         fault = f"status {status}" if status != 200 else self._check.fault()
         if fault is not None:
             self._leave(fault)
             return
         self._load.whole += 1
+        self._load.clocks.took.append((now - self._asked) / 1000)
         again = self._load.more
         reusable = self._parser.should_keep_alive()
         if again and reusable:
             self._begin()
+            self._asked = time.monotonic_ns()
             try:
                 self._sock.send(self._load.request)
             except OSError:
@@ -215,16 +257,30 @@ class Connection:
 
 def request_bytes(scenario: Scenario, port: int) -> bytes:
     """One request of a scenario, as a client sends it."""
-    body = json.dumps(request_body(scenario.client, scenario.plan.model)).encode()
+    request = request_body(scenario.client, scenario.plan.model)
+    if scenario.plan.dress == "logprobs":
+        request |= LOGPROBS[scenario.client]
+    if scenario.whole:
+        request.pop("stream")
+        request.pop("stream_options", None)
+    body = json.dumps(request).encode()
+    accept = "application/json" if scenario.whole else "text/event-stream"
     return (
         f"POST {PATHS[scenario.client]} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
-        "authorization: Bearer bench\r\ncontent-type: application/json\r\n"
-        f"accept: text/event-stream\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"authorization: Bearer {KEY}\r\ncontent-type: application/json\r\n"
+        f"accept: {accept}\r\ncontent-length: {len(body)}\r\n\r\n"
     ).encode() + body
 
 
+LOGPROBS: dict[Api, dict[str, Any]] = {
+    "chat": {"logprobs": True},
+    "responses": {"include": ["message.output_text.logprobs"]},
+}
+"""How a client asks for log probabilities."""
+
+
 def request_body(api: Api, model: str) -> dict[str, Any]:
-    """The smallest request of an ordinary client."""
+    """The smallest request of an ordinary client, for a stream."""
     if api == "responses":
         return {"model": model, "stream": True, "input": "Count."}
     return {

@@ -104,3 +104,22 @@ def spread(values: Iterable[float]) -> Spread:
     if not ordered:
         raise ValueError("no values")
     return Spread(statistics.median(ordered), ordered[0], ordered[-1])
+
+
+class Quantiles(msgspec.Struct, frozen=True):
+    """How a time was distributed over many events of one run, in microseconds."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+
+
+def quantiles(values: Iterable[float]) -> Quantiles | None:
+    """The nearest ranks; None without values."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    last = len(ordered) - 1
+    p50, p90, p99 = (ordered[round(last * share)] for share in (0.5, 0.9, 0.99))
+    return Quantiles(len(ordered), p50, p90, p99)

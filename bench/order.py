@@ -2,8 +2,12 @@
 
 The law of this file: the upstream's deltas are the tokens 0, 1, 2, ... and nothing else, so any
 loss, repetition or swap on the way shows, in any API, without an understanding of its events. A
-token is a JSON string of its own (`"tok000042 "`): the joined text of the last events of a
-Responses stream does not match. A gateway that joins deltas cannot be measured with this.
+token is a whole member of its event (`"content":"tok000042 "`): neither the joined text of the last
+events of a Responses stream matches, nor a token's log probability. A gateway that joins deltas
+cannot be measured with this.
+
+A token may carry the time at which the upstream let go of it, in microseconds of the system's
+monotonic clock, which all processes of the machine read alike.
 
 A scan of the bytes costs a tenth of a JSON parse, and the generator must not be the bottleneck;
 the last event is parsed.
@@ -19,7 +23,11 @@ from typing import Any
 from .plan import Api
 
 
-_TOKEN = re.compile(rb'"tok(\d{6}) "')
+NO_STAMP = b"@0000000000000000 "
+"""The place of a stamp behind a token."""
+
+_TOKEN = re.compile(rb'"(?:content|delta)":\s*"tok(\d{6}) (?:@\d{16} )?"')
+_STAMP = re.compile(rb'"content":\s*"tok\d{6} @(\d{16}) "')
 _FINISH = re.compile(rb'"finish_reason":\s*"stop"')
 _TAIL = 4096
 """Bytes before the last event that are kept, to find chat's finish_reason in."""
@@ -28,6 +36,11 @@ _TAIL = 4096
 def token(number: int) -> str:
     """The text of one delta."""
     return f"tok{number:06d} "
+
+
+def stamped(data: bytes, at: int) -> bytes:
+    """Put a time into the place of each stamp. `at`: nanoseconds of the monotonic clock."""
+    return data.replace(NO_STAMP, b"@%016d " % (at // 1000))
 
 
 def text(events: int) -> str:
@@ -66,6 +79,11 @@ class StreamCheck:
         self._numbers += found
         return len(found)
 
+    @staticmethod
+    def stamps(data: bytes) -> list[int]:
+        """The stamps of the tokens that are whole in these bytes."""
+        return [int(one) for one in _STAMP.findall(data)]
+
     def fault(self) -> str | None:
         """The body has ended: what is wrong with the stream, or None."""
         if self._numbers != _numbers(self._events):
@@ -81,15 +99,48 @@ class StreamCheck:
         """Whether the last event is `response.completed`, and holds the whole text."""
         try:
             event: Any = json.loads(self._last)
-            said = "".join(
-                part["text"]
-                for item in event["response"]["output"]
-                if item["type"] == "message"
-                for part in item["content"]
+            return bool(
+                event["type"] == "response.completed"
+                and _said(event["response"]) == text(self._events)
             )
         except (ValueError, LookupError, TypeError):
             return False
-        return bool(event.get("type") == "response.completed") and said == text(self._events)
+
+
+class WholeCheck:
+    """Follows one whole reply, as `StreamCheck` does a stream; its tokens come all at once."""
+
+    def __init__(self, api: Api, events: int) -> None:
+        self._api = api
+        self._events = events
+        self._body: list[bytes] = []
+
+    def feed(self, data: bytes) -> int:
+        """Take bytes of the body. No token is whole before it has ended."""
+        self._body.append(data)
+        return 0
+
+    def fault(self) -> str | None:
+        """The body has ended: what is wrong with it, or None."""
+        try:
+            reply: Any = json.loads(b"".join(self._body))
+            if self._api == "chat":
+                said = reply["choices"][0]["message"]["content"]
+            else:
+                said = _said(reply)
+        except (ValueError, LookupError, TypeError):
+            return "not a reply"
+        return None if said == text(self._events) else "text is not as it was said"
+
+
+def _said(response: Any) -> str:
+    """The text of a Response object. Raises `LookupError` or `TypeError` if it is none."""
+    return "".join(
+        part["text"]
+        for item in response["output"]
+        if item["type"] == "message"
+        for part in item["content"]
+    )
 
 
 def difference(numbers: list[bytes], expected: list[bytes]) -> str:

@@ -17,7 +17,7 @@ import trio
 from .processes import announce
 
 
-BACKLOG = 1024
+BACKLOG = 4096
 READ_SIZE = 65536
 
 

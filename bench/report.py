@@ -1,7 +1,7 @@
-"""What is shown and what is kept: a table that fills while the runs go on, and a JSON file.
+"""What is shown and what is kept: how figures are written, and the JSON file.
 
-The law of this file: a row's figures are computed from the raw results in one place,
-`summarize`; the file holds the raw results beside them, and what machine they are from.
+The law of this file: a figure is shown with its spread, and with three digits that count; the file
+holds the raw results beside the figures, and what machine they are from.
 """
 
 from __future__ import annotations
@@ -9,63 +9,26 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 from rich import box
-from rich.console import Group
 from rich.table import Table
 
-from .load import Result
-from .measure import Spread, spread
-from .plan import Scenario, Timing
+from .compare import Row
+from .measure import Spread
+from .plan import Timing
 from .processes import Cores
 
 
+R = TypeVar("R")
+
 PACKAGES = ("nursling", "trio", "hypercorn", "quart", "quart-trio", "httptools", "msgspec")
 
-LEGEND = (
-    "Median, and least-greatest. µs/event: CPU time per event that reached the\n"
-    "client. busy: CPU time by the clock's, of the gateway, and of upstream and load\n"
-    "generator; what is near 100% limits events/s."
-)
 DISTURBED = 0.1
 """Share of its time that a process waits for its core, from which on the reader is told."""
-
-
-class Round(msgspec.Struct, frozen=True):
-    """One scenario in one round: the gateway beside the floor, minutes apart at most."""
-
-    floor: Result
-    gateway: Result | None = None
-    """None: only the floor was measured."""
-
-
-class Row(msgspec.Struct, frozen=True):
-    """The figures of one scenario, over all rounds."""
-
-    scenario: Scenario
-    floor: Spread
-    """CPU µs per event of the floor."""
-    floor_rate: Spread
-    """Events per second through it."""
-    gateway: Spread | None
-    """CPU µs per event of the gateway."""
-    rate: Spread | None
-    """Events per second through it."""
-    ratio: Spread | None
-    """Gateway by floor, of the same round."""
-    busy: Spread | None
-    """The gateway's CPU time by the clock's; 1 = one whole core."""
-    waited: Spread
-    """Time that gateway and floor waited for their core, by the clock's."""
-    generator_busy: Spread
-    """The same of upstream and load generator: near 1, they are what limits the rate."""
-    streams: int
-    """Streams that arrived whole."""
-    faults: dict[str, int]
-    """Streams that did not, by what was wrong."""
-    rounds: tuple[Round, ...]
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -78,82 +41,21 @@ class Machine(msgspec.Struct, frozen=True):
     versions: dict[str, str]
 
 
-class Report(msgspec.Struct, frozen=True):
-    """The file."""
+class Report(msgspec.Struct, Generic[R], frozen=True):
+    """The file of one run of a command."""
 
+    command: str
     started: str
     """UTC, ISO 8601."""
     took: float
-    gateway_command: str | None
+    """Seconds."""
+    gateways: dict[str, str]
+    """Name -> the command that started it."""
     timing: Timing
     repeat: int
     cores: Cores
     machine: Machine
-    rows: list[Row]
-
-
-def per_event(result: Result) -> float:
-    """CPU µs per event; infinite if none came."""
-    return result.cpu_us / result.tokens if result.tokens else float("inf")
-
-
-def summarize(scenario: Scenario, rounds: list[Round]) -> Row:
-    """The figures of one scenario. Raises `ValueError` without a round."""
-    results = [one.floor for one in rounds]
-    passed = [(one.floor, one.gateway) for one in rounds if one.gateway is not None]
-    own = [gateway for _, gateway in passed]
-    results += own
-    faults: dict[str, int] = {}
-    for result in results:
-        for what, count in result.faults.items():
-            faults[what] = faults.get(what, 0) + count
-    floors = [one.floor for one in rounds]
-    return Row(
-        scenario=scenario,
-        floor=spread(map(per_event, floors)),
-        floor_rate=spread(one.tokens / one.seconds for one in floors),
-        gateway=spread(map(per_event, own)) if own else None,
-        rate=spread(one.tokens / one.seconds for one in own) if own else None,
-        ratio=spread(per_event(high) / per_event(low) for low, high in passed) if own else None,
-        busy=spread(one.cpu_us / 1e6 / one.seconds for one in own) if own else None,
-        waited=spread(one.waited_us / 1e6 / one.seconds for one in results),
-        generator_busy=spread(one.generator_us / 1e6 / one.seconds for one in own or floors),
-        streams=sum(one.streams for one in results),
-        faults=faults,
-        rounds=tuple(rounds),
-    )
-
-
-def table(rows: list[Row], doing: str) -> Group:
-    """The rows so far, and a line below: what is being done, or how to read them."""
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    shown.add_column("client-upstream\nload", no_wrap=True)
-    for heading in ("gateway\nµs/event", "floor\nµs/event", "ratio\n", "thousand\nevents/s"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("gateway\nbusy", "load\nbusy"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        route, _, load = row.scenario.name.rpartition("-")
-        shown.add_row(
-            f"{route}\n{load}",
-            _show(row.gateway),
-            _show(row.floor),
-            _show(row.ratio),
-            _show(row.rate or row.floor_rate, 1000),
-            _percent(row.busy),
-            _percent(row.generator_busy),
-        )
-    notes = [
-        f"[red]{row.scenario.name}: {row.streams:,} streams whole, but {count:,} {what}[/red]"
-        for row in rows
-        for what, count in sorted(row.faults.items())
-    ]
-    if any(row.waited.median > DISTURBED for row in rows):
-        notes.append(
-            "[yellow]Other processes had the gateway's core for some of the time: events/s\n"
-            "is less than it could be, and µs/event is more.[/yellow]"
-        )
-    return Group(shown, "", *notes, doing)
+    rows: list[R]
 
 
 def machine() -> Machine:
@@ -173,10 +75,54 @@ def machine() -> Machine:
     )
 
 
-def write(report: Report, path: Path) -> None:
-    """Keep the report as JSON."""
+def write(report: object, path: Path) -> None:
+    """Keep a report as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+
+
+def grid(first: str, *others: str) -> Table:
+    """An empty table: names on the left, figures on the right."""
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column(first, no_wrap=True)
+    for heading in others:
+        shown.add_column(heading, justify="right", no_wrap=True)
+    return shown
+
+
+def short(value: float) -> str:
+    """A number with three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def figure(found: Spread | None, unit: float = 1) -> str:
+    """The median, and below it least and greatest."""
+    if found is None:
+        return "-"
+    low, median, high = (short(one / unit) for one in (found.low, found.median, found.high))
+    return f"{median}\n[dim]{low}-{high}[/dim]"
+
+
+def percent(found: Spread | None) -> str:
+    """The median of a share."""
+    return "-" if found is None else f"{found.median:.0%}"
+
+
+def troubles(rows: Iterable[Row]) -> list[str]:
+    """What makes the figures worth less than they seem."""
+    rows = list(rows)
+    notes = [
+        f"[red]{row.scenario.name}: {row.streams:,} replies whole, but {count:,} {what}[/red]"
+        for row in rows
+        for what, count in sorted(row.faults.items())
+    ]
+    waited = [one.waited.median for row in rows for one in row.figures.values()]
+    if any(one > DISTURBED for one in waited):
+        notes.append(
+            "[yellow]Other processes had the gateway's core for some of the time: rates are\n"
+            "less than they could be, and CPU times more.[/yellow]"
+        )
+    return notes
 
 
 def _version(name: str) -> str:
@@ -184,18 +130,3 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def _show(figure: Spread | None, unit: float = 1) -> str:
-    """The median, and below it least and greatest, with three digits that count."""
-    if figure is None:
-        return "-"
-    low, median, high = (
-        f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-        for value in (figure.low / unit, figure.median / unit, figure.high / unit)
-    )
-    return f"{median}\n[dim]{low}-{high}[/dim]"
-
-
-def _percent(figure: Spread | None) -> str:
-    return "-" if figure is None else f"{figure.median:.0%}"

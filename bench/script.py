@@ -1,23 +1,30 @@
 """What the upstream says: whole streams of either API, as bytes that are made once.
 
 The law of this file: the streams are good ones by the public schemas (the tests hold this), and
-of the size that real ones have, about 300 bytes per chunk of Chat Completions. Nothing is made
-while a stream runs.
+of the size that real ones have, 200 to 300 bytes per chunk of Chat Completions. Nothing is made
+while a stream runs; a stamp (`Dress`) is put in its place when the event leaves.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import random
+import string
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .order import token
-from .plan import Api, Plan
+from .order import NO_STAMP, token
+from .plan import Api, Dress, Plan
 
 
 CREATED = 1_700_000_000
 USAGE_INPUT = 16
+PADDING = 16
+"""Characters of the longest `obfuscation`, with which the service hides the length of its words."""
+
+CHAT_ID = "chatcmpl-bench0000000000000000000000"
+ITEM_ID = "msg_bench00000000000000000000000000000000000000"
 
 Json = dict[str, Any]
 
@@ -33,11 +40,14 @@ def writes(plan: Plan, usage: bool) -> tuple[bytes, ...]:
     """The body of one answer, cut into the pieces that leave in one write each.
 
     Every event is an HTTP chunk. What comes before the first token is one write, what comes after
-    the last another; in between every write carries `plan.per_write` events.
+    the last another; in between every write carries `plan.per_write` events. A paced stream says
+    its first tokens at once.
     """
     before, deltas, after = events(plan, usage)
     step = plan.per_write
     middle = [deltas[at : at + step] for at in range(0, len(deltas), step)]
+    if plan.pause:
+        before = [*before, *middle.pop(0)]
     groups = [before, *middle, after]
     pieces = [b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in group) for group in groups]
     pieces[-1] += b"0\r\n\r\n"
@@ -49,17 +59,60 @@ def events(plan: Plan, usage: bool) -> tuple[list[bytes], list[bytes], list[byte
 
     `usage`: the client asked for it (Chat Completions only; Responses always has it).
     """
+    stamp = NO_STAMP.decode() if plan.dress == "stamped" else ""
+
+    def tokens() -> Iterator[str]:
+        return (token(number) + stamp for number in range(plan.events))
+
     before, deltas, after = frames(
-        plan.api, plan.model, plan.events, lambda: map(token, range(plan.events)), usage=usage
+        plan.api, plan.model, plan.events, tokens, usage=usage, dress=plan.dress
     )
     return before, list(deltas), after()
 
 
-def frames(api: Api, model: str, count: int, tokens: Tokens, *, usage: bool) -> Frames:
+def frames(
+    api: Api, model: str, count: int, tokens: Tokens, *, usage: bool, dress: Dress = "plain"
+) -> Frames:
     """The same, made one by one: for streams that are all different. `count`: of the tokens."""
     if api == "chat":
-        return _chat(model, count, tokens, usage=usage)
-    return _responses(model, count, tokens)
+        return _chat(model, count, tokens, usage=usage, dress=dress)
+    return _responses(model, count, tokens, dress=dress)
+
+
+def whole(plan: Plan) -> bytes:
+    """The reply of a plan as one body."""
+    said = "".join(map(token, range(plan.events)))
+    if plan.api == "chat":
+        message = {"role": "assistant", "content": said, "refusal": None}
+        body: Json = {
+            "id": CHAT_ID,
+            "object": "chat.completion",
+            "created": CREATED,
+            "model": plan.model,
+            "choices": [
+                {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+            ],
+            "usage": _chat_usage(plan.events),
+        }
+    else:
+        part = {"type": "output_text", "text": said, "annotations": [], "logprobs": []}
+        item = {"id": ITEM_ID, "type": "message", "role": "assistant", "status": "completed"}
+        body = _response(plan.model, plan.events, "completed", [{**item, "content": [part]}])
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def logprob_entry(said: str) -> Json:
+    """The log probability of one token, as both APIs write it."""
+    return {"token": said, "logprob": -0.0123, "bytes": list(said.encode()), "top_logprobs": []}
+
+
+def _paddings(dress: Dress) -> Iterator[Json]:
+    """What goes at the end of each event, time after time."""
+    draw = random.Random(1)
+    while True:
+        length = draw.randint(1, PADDING)
+        letters = "".join(draw.choices(string.ascii_letters + string.digits, k=length))
+        yield {"obfuscation": letters} if dress in {"openai", "logprobs"} else {}
 
 
 def _frame(data: Json | str, name: str = "") -> bytes:
@@ -67,58 +120,74 @@ def _frame(data: Json | str, name: str = "") -> bytes:
     return (f"event: {name}\ndata: {line}\n\n" if name else f"data: {line}\n\n").encode()
 
 
-def _chat(model: str, count: int, tokens: Tokens, *, usage: bool) -> Frames:
+def _chat(model: str, count: int, tokens: Tokens, *, usage: bool, dress: Dress) -> Frames:
+    ours = dress in {"openai", "logprobs"}
+    tier = {"service_tier": "default", "system_fingerprint": "fp_bench000000"} if ours else {}
+    paddings = _paddings(dress)
+
     def chunk(choices: list[Json], report: Json | None = None) -> bytes:
         return _frame(
             {
-                "id": "chatcmpl-bench0000000000000000000000",
+                "id": CHAT_ID,
                 "object": "chat.completion.chunk",
                 "created": CREATED,
                 "model": model,
-                "service_tier": "default",
-                "system_fingerprint": "fp_bench000000",
+                **tier,
                 "choices": choices,
                 **({"usage": report} if usage else {}),
+                **next(paddings),
             }
         )
 
-    def choice(delta: Json, reason: str | None = None) -> list[Json]:
-        return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
+    def choice(delta: Json, reason: str | None = None, said: str = "") -> list[Json]:
+        entries = {"content": [logprob_entry(said)], "refusal": None}
+        logprobs = entries if said and dress == "logprobs" else None
+        return [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]
 
     def after() -> list[bytes]:
         events = [chunk(choice({}, "stop"))]
         if usage:
-            report = {
-                "prompt_tokens": USAGE_INPUT,
-                "completion_tokens": count,
-                "total_tokens": USAGE_INPUT + count,
-            }
-            events.append(chunk([], report))
+            events.append(chunk([], _chat_usage(count)))
         return [*events, _frame("[DONE]")]
 
     return (
         [chunk(choice({"role": "assistant", "content": ""}))],
-        (chunk(choice({"content": said})) for said in tokens()),
+        (chunk(choice({"content": said}, said=said)) for said in tokens()),
         after,
     )
 
 
-def _responses(model: str, count: int, tokens: Tokens) -> Frames:
-    item_id = "msg_bench00000000000000000000000000000000000000"
+def _chat_usage(count: int) -> Json:
+    return {
+        "prompt_tokens": USAGE_INPUT,
+        "completion_tokens": count,
+        "total_tokens": USAGE_INPUT + count,
+    }
+
+
+def _responses(model: str, count: int, tokens: Tokens, *, dress: Dress) -> Frames:
     part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-    item = {"id": item_id, "type": "message", "role": "assistant"}
-    place = {"item_id": item_id, "output_index": 0, "content_index": 0}
+    item = {"id": ITEM_ID, "type": "message", "role": "assistant"}
+    place = {"item_id": ITEM_ID, "output_index": 0, "content_index": 0}
     numbers = iter(range(count + 16))
+    paddings = _paddings(dress)
 
     def event(name: str, **fields: Any) -> bytes:
         head = {"type": f"response.{name}", "sequence_number": next(numbers)}
         return _frame({**head, **fields}, f"response.{name}")
 
+    def entries(said: Iterator[str]) -> list[Json]:
+        return [logprob_entry(one) for one in said] if dress == "logprobs" else []
+
+    def delta(said: str) -> bytes:
+        body = {**place, "delta": said, "logprobs": entries(iter([said]))}
+        return event("output_text.delta", **body, **next(paddings))
+
     def after() -> list[bytes]:
-        whole = {**part, "text": "".join(tokens())}
+        whole = {**part, "text": "".join(tokens()), "logprobs": entries(tokens())}
         ended = {**item, "status": "completed", "content": [whole]}
         return [
-            event("output_text.done", **place, text=whole["text"], logprobs=[]),
+            event("output_text.done", **place, text=whole["text"], logprobs=whole["logprobs"]),
             event("content_part.done", **place, part=whole),
             event("output_item.done", output_index=0, item=ended),
             event("completed", response=_response(model, count, "completed", [ended])),
@@ -135,8 +204,7 @@ def _responses(model: str, count: int, tokens: Tokens) -> Frames:
         ),
         event("content_part.added", **place, part=part),
     ]
-    deltas = (event("output_text.delta", **place, delta=said, logprobs=[]) for said in tokens())
-    return before, deltas, after
+    return before, map(delta, tokens()), after
 
 
 def _response(model: str, count: int, status: str, output: list[Json]) -> Json:

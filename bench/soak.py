@@ -12,7 +12,6 @@ worst moment has been. With 1,100 streams that took some 150 s (measured: 146.8 
 from __future__ import annotations
 
 import datetime as dt
-import resource
 import select
 import shlex
 import subprocess
@@ -26,15 +25,13 @@ from urllib.request import ProxyHandler, build_opener
 import click
 import msgspec
 from rich.console import Console
-from rich.live import Live
 
-from . import processes, report, soak_report
+from . import options, processes, report, soak_report
 from .processes import Failed, announced_port, free_port, module, running, wait_for_port
 from .soak_load import GRACE, Order, Progress
 from .soak_memory import Reading, descriptors, growth, resident
 from .soak_plan import MODELS, Load, Patience
 from .soak_report import End, Soak
-from .throughput import GATEWAY, RESULTS
 
 
 SILENCE = 30.0
@@ -104,18 +101,8 @@ IN_FLIGHT = b"nursling_streams_in_flight "
     help="MiB per hour that the gateway may grow.",
 )
 @click.option("--seed", default=1, show_default=True, help="Of all that is drawn.")
-@click.option(
-    "--json",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File for the result.  [default: a new one in bench/results]",
-)
-@click.option(
-    "--gateway-command",
-    default=GATEWAY,
-    show_default="nursling serve --config {config}",
-    help="{config} and {port} are filled in.",
-)
+@options.json_option
+@options.gateway_option
 def soak(
     *,
     duration: float,
@@ -135,18 +122,13 @@ def soak(
     patience = Patience(write_timeout)
     now = dt.datetime.now(dt.UTC)
     console = Console()
-    try:
-        raise_descriptors(2 * len(load.lanes()) + SPARE)
-        with Live(console=console, auto_refresh=False, transient=True) as live:
+    with options.showing() as draw:
+        processes.raise_descriptors(2 * len(load.lanes()) + SPARE)
 
-            def show(progress: Progress, readings: list[Reading]) -> None:
-                live.update(soak_report.status(progress, readings, duration), refresh=True)
+        def show(progress: Progress, readings: list[Reading]) -> None:
+            draw(soak_report.status(progress, readings, duration))
 
-            last, readings, end = run(
-                gateway_command, load, patience, duration, seed=seed, show=show
-            )
-    except Failed as failed:
-        raise click.ClickException(str(failed)) from None
+        last, readings, end = run(gateway_command, load, patience, duration, seed=seed, show=show)
     since = min(duration / 4, 300.0) if warm_up is None else warm_up
     result = Soak(
         started=now.isoformat(timespec="seconds"),
@@ -165,23 +147,12 @@ def soak(
     )
     laws = soak_report.laws(result)
     console.print(soak_report.table(result, laws))
-    path = path or RESULTS / f"soak-{now:%Y%m%dT%H%M%SZ}.json"
-    soak_report.write(result, path)
+    path = path or options.RESULTS / f"soak-{now:%Y%m%dT%H%M%SZ}.json"
+    report.write(result, path)
     click.echo(str(path))
     broken = [law.name for law in laws if law.kept is False]
     if broken:
         raise click.ClickException(f"broken: {'; '.join(broken)}")
-
-
-def raise_descriptors(needed: int) -> None:
-    """Have so many descriptors in every process that we start. Raises `Failed`."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise Failed(
-            f"{needed} descriptors are needed in a process, and {hard} allowed (ulimit -n)"
-        )
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def run(
@@ -216,7 +187,7 @@ def run(
             end = stop(gateway, end)
             return last, readings, msgspec.structs.replace(end, bugs=bugs_in(log))
         except Failed as failed:
-            raise Failed(f"{failed}\n{processes.end_of(log)}".rstrip()) from None
+            raise Failed(f"{failed}: {processes.end_of(log)}".rstrip(": ")) from None
 
 
 def watch(

@@ -6,7 +6,6 @@ kept was seen. The file holds what the laws were judged by.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -140,12 +139,6 @@ def table(result: Soak, judged: list[Law]) -> Group:
         f"{load.streams:,} streams of 1 event/s, {load.quick:,} of 20, {lazy:,} that do not read;\n"
         f"{seen.tokens:,} tokens in {result.duration:,.0f} s.",
     )
-
-
-def write(result: Soak, path: Path) -> None:
-    """Keep the result as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
 
 
 def _memory(memory: Growth) -> str:

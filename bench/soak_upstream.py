@@ -14,10 +14,10 @@ from .plan import PATHS, Api
 from .processes import announce
 from .script import frames
 from .soak_plan import Tale, parse_tale
-from .upstream import Answer, Loop
+from .upstream import Loop, Streamed
 
 
-def answer(path: str, body: bytes) -> Answer | None:
+def answer(path: str, body: bytes) -> Streamed | None:
     """Tell the tale that the request asks for; None: it asks for none."""
     try:
         request: Any = json.loads(body)

@@ -1,4 +1,4 @@
-"""The mock upstream: a process that streams precomputed replies. `python -m bench.upstream`.
+"""The mock upstream: a process that says precomputed replies. `python -m bench.upstream`.
 
 The law of this file: it must cost next to nothing per event, since it shares its core with the
 load generator. So there is no framework: one epoll loop, and one `send` per write of the plan.
@@ -11,6 +11,7 @@ It prints its port and ends when its standard input does, that is with its paren
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import itertools
 import json
@@ -23,29 +24,29 @@ from typing import Any
 
 import httptools
 
+from .order import stamped
 from .plan import PATHS, parse_plan
 from .processes import announce
-from .script import writes
+from .script import whole, writes
 
 
-BACKLOG = 1024
+BACKLOG = 4096
 READ_SIZE = 65536
 HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
 )
 ERROR = (
-    b'{"error":{"message":"this upstream streams the plans of the benchmark, and nothing else",'
+    b'{"error":{"message":"this upstream says the plans of the benchmark, and nothing else",'
     b'"type":"invalid_request_error"}}'
 )
-REFUSAL = (
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-    % (len(ERROR), ERROR)
-)
+JSON_HEAD = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 
+Streamed = tuple[Iterable[bytes], float]
+"""The writes of a stream's body, at least one, and the seconds between them (0 = none)."""
 
-Answer = tuple[Iterable[bytes], float]
-"""The writes of a body, at least one, and the seconds between them (0 = none)."""
+Answer = Streamed | bytes
+"""A stream, or the JSON of a whole reply."""
 
 
 class Loop:
@@ -165,7 +166,9 @@ class Stream:
         self._body.clear()
         found = self._loop.answer(path, body)
         if found is None:
-            self._start(iter([REFUSAL]), 0.0)
+            self._start(iter([JSON_HEAD % (b"400 Bad Request", len(ERROR)) + ERROR]), 0.0)
+        elif isinstance(found, bytes):
+            self._start(iter([JSON_HEAD % (b"200 OK", len(found)) + found]), 0.0)
         else:
             pieces, interval = iter(found[0]), found[1]
             self._start(itertools.chain([HEAD + next(pieces)], pieces), interval)
@@ -188,17 +191,25 @@ class Stream:
             self._sock.close()
 
 
+_whole = functools.cache(whole)
+
+
 def answer(path: str, body: bytes) -> Answer | None:
-    """Stream the plan that the request's model names; None: it names none."""
+    """Say the plan that the request's model names; None: it names none."""
     try:
         request: Any = json.loads(body)
         plan = parse_plan(request["model"])
         usage = (request.get("stream_options") or {}).get("include_usage") is True
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    if plan is None or path != PATHS[plan.api] or request.get("stream") is not True:
+    if plan is None or path != PATHS[plan.api]:
         return None
-    return writes(plan, usage and plan.api == "chat"), plan.interval
+    if request.get("stream") is not True:
+        return _whole(plan)
+    pieces: Iterable[bytes] = writes(plan, usage and plan.api == "chat")
+    if plan.dress == "stamped":  # as each one leaves
+        pieces = (stamped(one, time.monotonic_ns()) for one in pieces)
+    return pieces, plan.interval
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -16,12 +17,13 @@ import msgspec
 import pytest
 
 from bench import measure, order, script
-from bench.load import Result, request_body
-from bench.plan import Api, Plan, Timing, parse_plan, scenarios
+from bench.compare import Round, Row, summarize
+from bench.gateways import litellm_file, nursling_file
+from bench.load import Result, request_body, request_bytes
+from bench.plan import PATHS, Api, Dress, Plan, Scenario, Timing, parse_plan
 from bench.processes import ROOT, Cores, choose_cores
-from bench.report import Report, Round, summarize
-from bench.stack import configuration
-from bench.throughput import select
+from bench.report import Report
+from bench.throughput import scenarios, select
 from bench.upstream import answer
 from nursling.transports.config import config_from_dict
 from support.laws import check_chat_stream, check_responses_stream
@@ -57,24 +59,62 @@ def without_chunks(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("usage", [False, True])
-def test_chat_script_is_a_good_stream(usage: bool) -> None:
+@pytest.mark.parametrize("dress", ["plain", "openai", "logprobs"])
+def test_chat_script_is_a_good_stream(usage: bool, dress: Dress) -> None:
     """What the upstream says as Chat Completions passes the schema and the laws of a stream."""
-    chunks = check_chat_stream(body(Plan("chat", 5), usage=usage), usage=usage)
+    data = body(Plan("chat", 5, dress=dress), usage=usage)
+    chunks = check_chat_stream(data, usage=usage)
     said = "".join(one["delta"].get("content", "") for it in chunks for one in it["choices"])
     assert said == order.text(5)
+    assert data.count(b'"obfuscation"') == (0 if dress == "plain" else len(chunks))
+    assert data.count(b'"logprob"') == (5 if dress == "logprobs" else 0)
 
 
-def test_responses_script_is_a_good_stream() -> None:
+@pytest.mark.parametrize("dress", ["plain", "openai", "logprobs"])
+def test_responses_script_is_a_good_stream(dress: Dress) -> None:
     """What the upstream says as Responses passes both schemas and the laws of a stream."""
-    events = check_responses_stream(body(Plan("responses", 5)))
+    data = body(Plan("responses", 5, dress=dress))
+    events = check_responses_stream(data)
     assert events[-1]["response"]["output"][0]["content"][0]["text"] == order.text(5)
+    assert data.count(b'"obfuscation"') == (0 if dress == "plain" else 5)
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_events_have_the_size_of_real_ones(api: Api) -> None:
+@pytest.mark.parametrize("dress", ["plain", "openai"])
+def test_events_have_the_size_of_real_ones(api: Api, dress: Dress) -> None:
     """A delta is about as long as those of the service, which costs depend on."""
-    _, deltas, _ = script.events(Plan(api, 4), usage=False)
+    _, deltas, _ = script.events(Plan(api, 4, dress=dress), usage=False)
     assert all(200 <= len(one) <= 350 for one in deltas)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_whole_reply_has_the_whole_text(api: Api) -> None:
+    """Who asks for no stream gets one body, which its check takes, and no other."""
+    plan = Plan(api, 5)
+    asked = request_bytes(Scenario("", api, plan, 1, whole=True), 80).partition(b"\r\n\r\n")[2]
+    found = answer(PATHS[api], asked)
+    assert found == script.whole(plan)
+    for data, fault in ((found, None), (found[:-9], "not a reply"), (b"{}", "not a reply")):
+        check = order.WholeCheck(api, 5)
+        check.feed(data)
+        assert check.fault() == fault
+    other = order.WholeCheck(api, 6)
+    other.feed(found)
+    assert other.fault() == "text is not as it was said"
+
+
+def test_a_stamp_is_the_time_at_which_an_event_leaves() -> None:
+    """Stamps are put in when the pieces are taken, one by one, and are read off the tokens."""
+    asked = json.dumps(request_body("chat", Plan("chat", 2, pause=1, dress="stamped").model))
+    found = answer(PATHS["chat"], asked.encode())
+    assert isinstance(found, tuple)
+    before = time.monotonic_ns()
+    data = b"".join(found[0])
+    stamps = order.StreamCheck.stamps(data)
+    assert len(stamps) == 2
+    assert before // 1000 <= stamps[0] <= stamps[1] <= time.monotonic_ns() // 1000
+    check = order.StreamCheck("chat", 2)
+    assert check.feed(data) == 2
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -94,9 +134,8 @@ def test_each_event_is_a_chunk_and_bursts_share_a_write(
 @pytest.mark.parametrize("api", APIS)
 def test_a_request_is_answered_by_the_plan_in_its_model(api: Api) -> None:
     """The plan travels as the model's name, whoever forwards the request."""
-    plan = Plan(api, 6, 2, 10)
-    path = f"/v1/{'responses' if api == 'responses' else 'chat/completions'}"
-    pieces = answer(path, json.dumps(request_body(api, plan.model)).encode())
+    plan = Plan(api, 6, 2, 200)
+    pieces = answer(PATHS[api], json.dumps(request_body(api, plan.model)).encode())
     assert pieces == (script.writes(plan, api == "chat"), 0.2)
 
 
@@ -105,17 +144,27 @@ def test_a_request_is_answered_by_the_plan_in_its_model(api: Api) -> None:
     [
         ("/v1/responses", json.dumps(request_body("chat", Plan("chat", 5).model))),
         ("/v1/chat/completions", json.dumps(request_body("chat", "gpt-5"))),
-        ("/v1/chat/completions", json.dumps({"model": Plan("chat", 5).model})),
+        ("/v1/chat/completions", json.dumps({"model": 5, "stream": True})),
         ("/v1/chat/completions", "[]"),
         ("/v1/chat/completions", ""),
     ],
 )
 def test_other_requests_are_refused(path: str, request_text: str) -> None:
-    """The wrong path, another model, a whole reply, no JSON: none of it gets a stream."""
+    """The wrong path, another model, no JSON: none of it gets an answer."""
     assert answer(path, request_text.encode()) is None
 
 
-@pytest.mark.parametrize("model", ["", "bench-chat-0-1-0", "bench-chat-5-0-0", "bench-x-5-1-0"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "",
+        "bench-chat-0-1-0-plain",
+        "bench-chat-5-0-0-plain",
+        "bench-x-5-1-0-plain",
+        "bench-chat-5-1-0-fancy",
+        "bench-responses-5-1-0-stamped",
+    ],
+)
 def test_what_is_no_plan(model: str) -> None:
     """A name that is no plan's is none, and neither is a plan without events."""
     assert parse_plan(model) is None
@@ -216,7 +265,11 @@ def test_no_figure_without_runs() -> None:
 
 
 def result(tokens: int, cpu_us: float, **faults: int) -> Result:
-    return Result(2.0, tokens, cpu_us, 1e5, 1e6, 8, faults)
+    return Result(2.0, tokens, 4, cpu_us, 1e5, 1e6, 8, faults)
+
+
+def both(floor: Result, gateway: Result) -> Round:
+    return {"floor": floor, "nursling": gateway}
 
 
 def test_summary_of_the_rounds() -> None:
@@ -225,23 +278,39 @@ def test_summary_of_the_rounds() -> None:
     row = summarize(
         scenario,
         [
-            Round(result(100, 100), result(100, 1000)),
-            Round(result(100, 200), result(200, 8000, lost=2)),
-            Round(result(100, 400, lost=1), result(100, 12000)),
+            both(result(100, 100), result(100, 1000)),
+            both(result(100, 200), result(200, 8000, lost=2)),
+            both(result(100, 400, lost=1), result(100, 12000)),
         ],
     )
-    assert row.gateway == measure.Spread(40.0, 10.0, 120.0)
-    assert row.floor == measure.Spread(2.0, 1.0, 4.0)
-    assert row.ratio == measure.Spread(20.0, 10.0, 30.0)
-    assert row.rate == measure.Spread(50.0, 50.0, 100.0)
-    assert row.busy == measure.Spread(0.004, 0.0005, 0.006)
+    ours, floor = row.figures["nursling"], row.figures["floor"]
+    assert ours.cost == measure.Spread(40.0, 10.0, 120.0)
+    assert floor.cost == measure.Spread(2.0, 1.0, 4.0)
+    assert (ours.ratio, floor.ratio) == (measure.Spread(20.0, 10.0, 30.0), None)
+    assert ours.rate == measure.Spread(50.0, 50.0, 100.0)
+    assert ours.busy == measure.Spread(0.004, 0.0005, 0.006)
     assert (row.streams, row.faults) == (48, {"lost": 3})
 
 
 def test_summary_of_a_run_without_events() -> None:
     """A gateway through which nothing came has no finite cost."""
-    row = summarize(scenarios(Timing(), 16)[0], [Round(result(10, 10), result(0, 5))])
-    assert row.gateway == measure.Spread(*[float("inf")] * 3)
+    row = summarize(scenarios(Timing(), 16)[0], [both(result(10, 10), result(0, 5))])
+    assert row.figures["nursling"].cost == measure.Spread(*[float("inf")] * 3)
+
+
+def test_the_cost_of_whole_replies_is_by_request() -> None:
+    """Where no events come, what is divided by is requests."""
+    scenario = Scenario("whole", "chat", Plan("chat", 5), 1, whole=True)
+    row = summarize(scenario, [both(result(0, 40), result(0, 400))])
+    assert row.figures["nursling"].cost == measure.Spread(*[100.0] * 3)
+    assert row.figures["nursling"].rate == measure.Spread(*[2.0] * 3)
+
+
+def test_quantiles() -> None:
+    """Nearest ranks; nothing of nothing."""
+    assert measure.quantiles(range(101)) == measure.Quantiles(101, 50, 90, 99)
+    assert measure.quantiles([7.0]) == measure.Quantiles(1, 7, 7, 7)
+    assert measure.quantiles([]) is None
 
 
 @pytest.mark.skipif(not measure.PROC.exists(), reason="CPU time is read from /proc")
@@ -304,21 +373,23 @@ def test_scenarios_cover_every_route() -> None:
     """Both client APIs meet both upstream APIs, saturated and paced."""
     names = {one.name for one in scenarios(Timing(), 16)}
     routes = [f"{client}-{upstream}" for client in APIS for upstream in APIS]
-    loads = ["saturated", "paced"]
-    assert names == {"chat-chat-bursts"} | {f"{one}-{load}" for one in routes for load in loads}
+    assert {f"{one}-{load}" for one in routes for load in ("saturated", "paced")} < names
+    assert {"chat-chat-bursts", "chat-chat-crowd", "chat-chat-slow"} < names
+    assert {"chat-chat-openai-paced", "responses-responses-openai-paced"} < names
 
 
 def test_paced_streams_outlast_the_window() -> None:
     """No paced stream ends before the window does, or the load would sag."""
     timing = Timing(seconds=2.0)
     for one in scenarios(timing, 16):
-        if one.plan.rate:
-            assert one.plan.events / one.plan.rate >= timing.warm_up + timing.seconds
+        if one.plan.pause:
+            lasting = one.plan.events * one.plan.interval
+            assert lasting >= one.ramp + timing.warm_up + timing.seconds
 
 
 @pytest.mark.parametrize(
     ("patterns", "count"),
-    [((), 9), (("chat-chat-*",), 3), (("*-paced", "chat-chat-bursts"), 5), (("nothing",), 0)],
+    [((), 16), (("chat-chat-*",), 8), (("*-paced", "chat-chat-bursts"), 7), (("nothing",), 0)],
 )
 def test_selection(patterns: tuple[str, ...], count: int) -> None:
     """Patterns choose scenarios by name; without any, all are run."""
@@ -328,15 +399,25 @@ def test_selection(patterns: tuple[str, ...], count: int) -> None:
 def test_the_gateway_is_told_every_plan() -> None:
     """The configuration is one that the gateway takes, with each plan at its upstream."""
     plans = {one.plan for one in scenarios(Timing(), 16)}
-    config = config_from_dict(tomllib.loads(configuration(plans, 8000, 9000)), environ={})
+    config = config_from_dict(tomllib.loads(nursling_file(plans, 8000, 9000)), environ={})
     assert {(one.id, one.provider) for one in config.models} == {
         (plan.model, plan.api) for plan in plans
     }
     assert config.server.port == 8000
+    assert config.limits.max_streams > max(one.streams for one in scenarios(Timing(), 16))
     assert {one.api for one in config.providers.values()} == {
         "openai-completions",
         "openai-responses",
     }
+
+
+def test_litellm_is_told_every_plan() -> None:
+    """Its file names each model, and how to ask the upstream for it."""
+    plans = [Plan("chat", 5), Plan("responses", 5)]
+    models = json.loads(litellm_file(plans, 8000, 9000))["model_list"]
+    assert [one["model_name"] for one in models] == [plan.model for plan in plans]
+    assert models[0]["litellm_params"]["model"] == f"openai/{plans[0].model}"
+    assert models[1]["litellm_params"]["api_base"] == "http://127.0.0.1:9000/v1"
 
 
 # The command.
@@ -356,14 +437,14 @@ def test_throughput_of_floor_and_gateway(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     done = bench("--seconds=0.5", "--only=*-saturated", "--events=64", f"--json={path}")
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = msgspec.json.decode(path.read_bytes(), type=Report).rows
-    assert len(rows) == 4
+    rows = msgspec.json.decode(path.read_bytes(), type=Report[Row]).rows
+    assert len(rows) == 7
     for row in rows:
         assert row.faults == {}
-        assert row.gateway is not None
-        assert row.ratio is not None
-        assert 0 < row.floor.median < row.gateway.median
-        assert row.rounds[0].floor.streams >= row.scenario.streams
+        ours, floor = row.figures["nursling"], row.figures["floor"]
+        assert ours.ratio is not None
+        assert 0 < floor.cost.median < ours.cost.median
+        assert row.rounds[0]["floor"].streams >= row.scenario.streams
 
 
 @pytest.mark.slow
@@ -374,5 +455,7 @@ def test_a_gateway_that_does_not_start_is_told(tmp_path: Path) -> None:
     gateway = f"{sys.executable} -c 'raise SystemExit(\"no such luck\")'"
     done = bench("--only=chat-chat-bursts", f"--gateway-command={gateway}", f"--json={path}")
     assert done.returncode == 1
-    assert "no such luck" in done.stderr
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith("Error: nursling ended with status 1")
+    assert line.endswith("no such luck")
     assert not path.exists()
