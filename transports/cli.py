@@ -6,10 +6,8 @@ stderr and exit code 2; what goes wrong in a request is one line and exit code 1
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from urllib.parse import urlsplit
 
 import click
@@ -24,11 +22,13 @@ from nursling.engine.events import PartDelta, PartStarted
 from nursling.engine.request import Message, Request, Text
 
 from . import descriptors, heap, logs
-from .config import Config, ConfigError, load_config, with_address
+from .config import Config, ConfigError, load_config
 from .engine import open_engine
 from .gateway import run_gateway
+from .orders import Options
 from .upstream.client import HttpUpstream
 from .version import VERSION
+from .workers import run_workers
 
 
 CURL = """\
@@ -54,43 +54,49 @@ class ConfigFailure(click.ClickException):
 @click.version_option(VERSION, prog_name="nursling")
 def main() -> None:
     """Join LLM clients and LLM servers by live, bounded, cancellable streams."""
-    if sys.stderr is None:  # closed by whoever started us (`2>&-`): nobody listens, no harm done
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
+    logs.have_stderr()
 
 
 @main.command()
 @_config_option
 @click.option("--host", help="Where to listen, instead of the configured address.")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 = any free one.")
+@click.option("--workers", type=click.IntRange(1, 128), help="Processes that share the work.")
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
-def serve(file: str | None, host: str | None, port: int | None, log_level: str) -> None:
+def serve(
+    file: str | None, host: str | None, port: int | None, workers: int | None, log_level: str
+) -> None:
     """Run the gateway."""
 
     def load() -> Config:
         # The file that was found first is the one to read again.
-        return with_address(load_config(found.path), host, port)
+        return options.over(load_config(found.path))
 
     found = _load(file)
+    options = Options(host=host, port=port, workers=workers)
     try:
-        config = with_address(found, host, port)
+        config = options.over(found)
         with logs.written_aside(log_level):
+            if config.server.workers > 1:
+                run = partial(run_workers, config, options, log_level=log_level)
+                trio.run(partial(run, on_listening=partial(_say, config)))
+                return
             heap.keep_large_blocks_out()
             if missing := descriptors.make_room(config.limits):
                 log = structlog.get_logger("nursling")
                 log.warning("descriptors missing", count=missing, why="the hard limit (ulimit -Hn)")
-            trio.run(_serve, config, load)
+            run = partial(run_gateway, config, load=load, on_listening=partial(_say, config))
+            trio.run(run)
     except ConfigError as error:
         raise ConfigFailure(str(error)) from None
 
 
-async def _serve(config: Config, load: Callable[[], Config]) -> None:
-    def say(urls: list[str]) -> None:
-        model = config.models[0].id if config.models else "MODEL"
-        key = ' -H "authorization: Bearer $NURSLING_KEY"' if config.keys else ""
-        click.echo(f"nursling {VERSION} listens on {' and '.join(urls)}\n\nTry it:\n")
-        click.echo(CURL.format(url=urls[0], model=model, key=key))
-
-    await run_gateway(config, load=load, on_listening=say)
+def _say(config: Config, urls: list[str]) -> None:
+    """Tell whoever started us where we are, and what to try."""
+    model = config.models[0].id if config.models else "MODEL"
+    key = ' -H "authorization: Bearer $NURSLING_KEY"' if config.keys else ""
+    click.echo(f"nursling {VERSION} listens on {' and '.join(urls)}\n\nTry it:\n")
+    click.echo(CURL.format(url=urls[0], model=model, key=key))
 
 
 @main.command()
@@ -110,6 +116,7 @@ def check(file: str | None, probe: bool) -> None:
     console.print(_models(config))
     keys = ", ".join(escape(key.name) for key in config.keys) or "none: open to this machine"
     console.print(f"Keys: {keys}")
+    console.print(f"Workers: {config.server.workers}")
     for name, (good, answer) in answers.items():
         console.print(f"{escape(name)}: [{'green' if good else 'red'}]{escape(answer)}")
     console.print(f"[green]good:[/] {escape(config.path or 'the built-in configuration')}")

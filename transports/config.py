@@ -91,6 +91,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     """Origins whose web pages may call us; `*` = all."""
     tls_cert: str | None = None
     tls_key: str | None = None
+    workers: Annotated[int, msgspec.Meta(ge=1, le=128)] = 1
+    """Processes that serve, a core each; the caps of `[limits]` are those of all of them."""
     fallback_provider: str | None = None
     """Gets the configured models whose provider has no table, under the name `provider/model`."""
 
@@ -118,6 +120,9 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     api_key: Secret | None = None
     headers: dict[str, Secret] = {}
     """Sent with every request, beside ours."""
+    proxy: Secret | None = None
+    """The way to it leads through here: `http://user:password@host:3128`, or `https://…`. Only this
+    key says so: proxies of the environment are not used."""
     wildcard: bool = False
     """Whether it takes models that no `[[models]]` entry names."""
     fold: bool = False
@@ -165,6 +170,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     providers: dict[str, Provider] = {}
     models: tuple[Model, ...] = ()
     limits: Limits = DEFAULT_LIMITS
+    node: bool = False
+    """Whether it is a node of the peer mesh."""
     path: str | None = None
     """The file that it was read from."""
     lines: toml_lines.Lines = NO_LINES
@@ -201,8 +208,9 @@ def load_config(
     return default_config(environ)
 
 
-def default_config(environ: Mapping[str, str]) -> Config:
+def default_config(environ: Mapping[str, str] | None = None) -> Config:
     """What runs without a file: the demo model, and OpenAI if the environment has a key for it."""
+    environ = os.environ if environ is None else environ
     tables: dict[str, Any] = {"models": [{"id": DEMO, "provider": DEMO}]}
     if environ.get("OPENAI_API_KEY"):
         tables["providers"] = {
@@ -224,14 +232,14 @@ def config_from_dict(
     return reader.read(dict(tables))
 
 
-def with_address(config: Config, host: str | None, port: int | None) -> Config:
-    """Let the command line override where we listen. Raises `ConfigError`."""
-    server = msgspec.structs.replace(
-        config.server,
-        host=config.server.host if host is None else host,
-        port=config.server.port if port is None else port,
-    )
-    if problem := _exposed(server.host, config.keys):
+def with_address(
+    config: Config, host: str | None, port: int | None, workers: int | None = None
+) -> Config:
+    """Let the command line override where, and with how many, we listen. Raises `ConfigError`."""
+    said = {"host": host, "port": port, "workers": workers}
+    given = {name: value for name, value in said.items() if value is not None}
+    server = msgspec.structs.replace(config.server, **given)
+    if problem := _exposed(server.host, config.keys) or _crowded(server.workers, config.node):
         raise ConfigError(problem)
     return msgspec.structs.replace(config, server=server)
 
@@ -256,6 +264,12 @@ def _exposed(host: str, keys: tuple[KeyEntry, ...]) -> str | None:
     if keys or is_loopback(host):
         return None
     return f"listening on {host!r} lets others in: configure at least one [[keys]] entry first"
+
+
+def _crowded(workers: int, node: bool) -> str | None:
+    if workers == 1 or not node:
+        return None
+    return f"workers = {workers} and [node] do not go together: a node's links live in one process"
 
 
 def _read_file(path: Path, environ: Mapping[str, str]) -> Config:
@@ -309,6 +323,7 @@ class _Reader:
         if len({key.name for key in keys}) != len(keys):
             raise self._error(("keys",), "two keys have the same name")
         self._must(("server", "host"), _exposed(server.host, keys))
+        self._must(("server", "workers"), _crowded(server.workers, "node" in tables))
         return Config(
             server=server,
             keys=keys,
@@ -321,6 +336,7 @@ class _Reader:
                 for index, table in self._array(tables, "models")
             ),
             limits=self._limits(self._table(tables, "limits"), ("limits",), whole=True),
+            node="node" in tables,
             lines=self._lines,
         )
 
@@ -361,6 +377,8 @@ class _Reader:
             self._must((*path, "headers"), checks.header_name(header))
             self._check_header_value(value, (*path, "headers", header))
         self._check_header_value(provider.api_key, (*path, "api_key"))
+        if provider.proxy is not None:
+            self._must((*path, "proxy"), checks.proxy(provider.proxy.reveal()))
         self._limits(provider.limits, (*path, "limits"), whole=False)
         return provider
 

@@ -9,18 +9,24 @@ stays. What was fixed when the process started (`FIXED`) is logged by name if it
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 import trio
 import watchfiles
 
-from .config import Config, ConfigError, is_loopback, with_address
+from nursling.engine.limits import Limits
+
+from .config import Config, ConfigError, Server, is_loopback, with_address
 from .engine import Engine, open_engine
 from .http.app import create_app
-from .http.server import serve
+from .http.listening import listen, secured, tls_context, url_of
+from .http.metrics import Metrics
+from .http.server import serve_on
 from .keys import Keys
 
 
@@ -28,7 +34,7 @@ WATCH_TIMEOUT = 1000
 """Milliseconds that the watching thread sleeps at most before it looks whether it must end."""
 
 FIXED = {
-    "server": ("host", "port", "cors_origins", "tls_cert", "tls_key"),
+    "server": ("host", "port", "workers", "cors_origins", "tls_cert", "tls_key"),
     "limits": (
         "backlog",
         "close_timeout",
@@ -50,15 +56,37 @@ Load = Callable[[], Config]
 """Reads the configuration anew. Raises `ConfigError`."""
 
 
+class Post(Protocol):
+    """What a worker has in the place of a socket and signals of its own (`worker.py`)."""
+
+    metrics: Metrics
+
+    def accepting(self) -> trio.abc.Listener[trio.SocketStream]:
+        """Give the listener that its connections come from."""
+        ...
+
+    def closed(self) -> None:
+        """Take note that one of these connections is over."""
+        ...
+
+    async def heed(
+        self, stop: trio.Event, now: trio.Event, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Set the events when it is time, until cancelled."""
+        ...
+
+
 async def run_gateway(
     config: Config,
     *,
     load: Load | None = None,
     on_listening: Callable[[list[str]], None] | None = None,
+    post: Post | None = None,
 ) -> None:
     """Serve until a signal; return after the drain.
 
     `load` is called when the file of the configuration changes. `on_listening` gets the URLs.
+    With a `post` there are none: who listens is the parent of this worker.
     Raises `ConfigError` if the address, the certificate or an entry is of no use.
     """
     server = config.server
@@ -69,46 +97,65 @@ async def run_gateway(
             engine,
             cors_origins=server.cors_origins,
             hosts=() if is_loopback(server.host) else None,
+            metrics=None if post is None else post.metrics,
         )
-        failure: OSError | None = None
+        tls = secure(server)
+        sockets = [] if post is not None else await bind(server, config.limits)
+        urls = urls_of(server, sockets)
+        listeners = [post.accepting()] if post is not None else sockets
         async with trio.open_nursery() as nursery:
-
-            async def listen(task_status: trio.TaskStatus[list[str]]) -> None:
-                await serve(
-                    app,
-                    host=server.host,
-                    port=server.port,
-                    limits=config.limits,
-                    tls_cert=server.tls_cert,
-                    tls_key=server.tls_key,
-                    stop=stop,
-                    now=now,
-                    on_drain=app.drain,
-                    on_drained=app.end_streams,
-                    task_status=task_status,
-                )
-                nursery.cancel_scope.cancel()
-
-            await nursery.start(_heed_signals, stop, now)
-            try:
-                urls = await nursery.start(listen)
-            except OSError as error:  # ssl.SSLError is one
-                failure = error
-                nursery.cancel_scope.cancel()
-            else:
-                if load is not None and config.path is not None:
-                    again = partial(reload, load, engine, engine.keys, config)
-                    nursery.start_soon(_watch, Path(config.path), again, stop)
-                if on_listening is not None:
-                    on_listening(urls)
-        if failure is not None:
-            where = f"{server.host}:{server.port}"
-            raise ConfigError(f"cannot listen on {where}: {failure.strerror or failure}")
+            await nursery.start(heed_signals if post is None else post.heed, stop, now)
+            if load is not None and config.path is not None:
+                again = partial(reload, load, engine, engine.keys, config)
+                nursery.start_soon(_watch, Path(config.path), again, stop)
+            await serve_on(
+                app,
+                secured(listeners, tls),
+                stop=stop,
+                now=now,
+                limits=config.limits,
+                tls=tls is not None,
+                on_drain=app.drain,
+                on_drained=app.end_streams,
+                on_serving=lambda: None if on_listening is None else on_listening(urls),
+                on_closed=lambda: None if post is None else post.closed(),
+            )
+            nursery.cancel_scope.cancel()
 
 
-async def _heed_signals(
+async def bind(server: Server, limits: Limits) -> list[trio.SocketListener]:
+    """Listen where the configuration says. Raises `ConfigError` if that is not possible."""
+    try:
+        return await listen(server.host, server.port, limits)
+    except OSError as error:
+        raise _useless(server, error) from None
+
+
+def secure(server: Server) -> ssl.SSLContext | None:
+    """Load the certificate, if there is one. Raises `ConfigError` if it is of no use."""
+    if server.tls_cert is None:
+        return None
+    try:
+        return tls_context(server.tls_cert, server.tls_key)
+    except OSError as error:  # ssl.SSLError is one
+        raise _useless(server, error) from None
+
+
+def urls_of(server: Server, sockets: Iterable[trio.SocketListener]) -> list[str]:
+    """Say where we listen."""
+    scheme = "http" if server.tls_cert is None else "https"
+    return [url_of(listener, scheme) for listener in sockets]
+
+
+def _useless(server: Server, error: OSError) -> ConfigError:
+    where = f"{server.host}:{server.port}"
+    return ConfigError(f"cannot listen on {where}: {error.strerror or error}")
+
+
+async def heed_signals(
     stop: trio.Event, now: trio.Event, *, task_status: trio.TaskStatus[None]
 ) -> None:
+    """Set `stop` at the first SIGTERM or SIGINT, and `now` at the next."""
     log = structlog.get_logger("nursling")
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()

@@ -11,10 +11,13 @@ nobody may be left to read it, or the disk be full; and in the gateway nobody wa
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Hashable, MutableMapping
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
@@ -35,11 +38,19 @@ KINDS = 100
 """Kinds of such warnings that are remembered, and libraries."""
 
 
+def have_stderr() -> None:
+    """Closed by whoever started us (`2>&-`), it is opened: nobody listens, no harm done."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
+
+
 @contextmanager
-def written_aside(level: str = "info", file: TextIO | None = None) -> Generator[None]:
+def written_aside(
+    level: str = "info", file: TextIO | None = None, worker: int | None = None
+) -> Generator[None]:
     """Set up the logs of a server: a thread writes the lines, and no request waits for it.
 
-    At the block's end it has a second for the last ones.
+    At the block's end it has a second for the last ones. See `configure` for `worker`.
     """
     out = sys.stderr if file is None else file
 
@@ -48,24 +59,32 @@ def written_aside(level: str = "info", file: TextIO | None = None) -> Generator[
         structlog.get_logger("nursling").error("log lines dropped", count=count)
 
     with LogWriter(out, tell) as writer:
-        configure(level, out, write=writer.write)
+        configure(level, out, write=writer.write, worker=worker)
         yield
 
 
 def configure(
-    level: str = "info", file: TextIO | None = None, write: Callable[[str], object] | None = None
+    level: str = "info",
+    file: TextIO | None = None,
+    write: Callable[[str], object] | None = None,
+    worker: int | None = None,
 ) -> None:
     """Set up the process's logs. For programs; an embedder has logs of its own.
 
     `write` takes the lines in the place of the file, which says then only whether it is a terminal.
+    `worker` is the number of this process, if there are several; it is in each of its lines.
     """
     out: TextIO = sys.stderr if file is None else file
     lines = Lines(out, write)
     number = getattr(logging, level.upper())
     for_people = out.isatty()
+    numbered: list[structlog.typing.Processor] = []
+    if worker is not None:
+        numbered = [partial(_number, worker)]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            *numbered,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=False),
             structlog.processors.format_exc_info,
@@ -164,6 +183,13 @@ class Quota:
             self._seen.clear()
         self._seen[thing] = (until, said + 1, 0)
         return untold
+
+
+def _number(
+    worker: int, _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event["worker"] = worker
+    return event
 
 
 def escape(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -85,6 +85,7 @@ def create_app(
     hosts: Collection[str] | None = None,
     log: Log = log_request,
     new_identity: Callable[[], Identity] = fresh_identity,
+    metrics: Metrics | None = None,
 ) -> Gateway:
     """Make the ASGI app of an engine. Any ASGI server may serve it.
 
@@ -96,7 +97,7 @@ def create_app(
     app = _App("nursling.transports.http", static_folder=None)
     app.engine, app.log, app.new_identity = engine, log, new_identity
     app.keys = engine.keys if keys is None else keys
-    app.metrics = Metrics()
+    app.metrics = Metrics() if metrics is None else metrics
     app.origins = Origins(cors_origins, hosts)
     # Explicitly: Quart's defaults (60 s, 60 s, and 16 MB, see `connection.py`) cut in silence.
     app.config.update(
@@ -125,7 +126,7 @@ def _add_routes(app: Gateway) -> None:
 
     async def metrics() -> ResponseReturnValue:
         _authorise(app)
-        return Response(app.metrics.text(), content_type=CONTENT_TYPE)
+        return Response(await app.metrics.of_all(), content_type=CONTENT_TYPE)
 
     async def models() -> ResponseReturnValue:
         _authorise(app)

@@ -8,7 +8,9 @@ reads all the time. The clock of a write is `wire.py`'s, and counts what was tak
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -18,6 +20,15 @@ from nursling.engine.limits import Limits
 async def listen(host: str, port: int, limits: Limits) -> list[trio.SocketListener]:
     """Bind; port 0 = any free one. Raises `OSError` if it cannot."""
     return await trio.open_tcp_listeners(port, host=host, backlog=limits.backlog)
+
+
+def secured(
+    listeners: Iterable[trio.abc.Listener[trio.SocketStream]], tls: ssl.SSLContext | None
+) -> list[trio.abc.Listener[Any]]:
+    """Put TLS over listeners, if there is a context for it. The handshake is the server's."""
+    if tls is None:
+        return list(listeners)
+    return [trio.SSLListener(listener, tls, https_compatible=True) for listener in listeners]
 
 
 def url_of(listener: trio.SocketListener, scheme: str) -> str:
