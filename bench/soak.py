@@ -7,6 +7,8 @@ them. Upstream, gateway and clients are processes of their own.
 Memory is judged behind a warm-up: streams that come and go leave holes in the heap until their
 worst moment has been. With 1,100 streams that took some 150 s (measured: 146.8 MiB after 1 min,
 147.1 after 3, 147.2 after 20, 147.9 after 30), so the 300 s of a run of half an hour are enough.
+It is judged in lulls of the clients that do not read (`soak_lulls.py` says why); all the other
+streams run on in them. The peak of all the run is shown beside it.
 """
 
 from __future__ import annotations
@@ -140,7 +142,12 @@ def soak(
         machine=report.machine(),
         progress=last,
         # Behind the end of the load nothing is held any more, so it tells nothing of growth.
-        memory=growth([one for one in readings if one.at <= duration], since=since, limit=limit),
+        memory=growth(
+            [one for one in readings if one.at <= duration],
+            since=since,
+            limit=limit,
+            lulls=load.lazy > 0,
+        ),
         limit=limit,
         end=end,
         readings=readings,
@@ -208,7 +215,7 @@ def watch(
         progress = msgspec.json.decode(line, type=Progress)
         if gateway.poll() is not None:
             raise Failed(f"the gateway ended with status {gateway.returncode}")
-        readings.append(Reading(progress.at, resident(gateway.pid)))
+        readings.append(Reading(progress.at, resident(gateway.pid), progress.lull))
         show(progress, readings)
         if progress.over:
             return progress, readings

@@ -26,7 +26,8 @@ import msgspec
 from .load import READ_SIZE, request_body
 from .plan import PATHS
 from .soak_check import TaleCheck
-from .soak_plan import MODELS, Lane, Load, Patience
+from .soak_lulls import Lulls
+from .soak_plan import MODELS, STRETCH, Lane, Load, Patience
 
 
 RAMP = 10.0
@@ -69,6 +70,8 @@ class Progress(msgspec.Struct, frozen=True):
     faults: dict[str, int]
     """Streams that went wrong, by what was wrong."""
     over: bool = False
+    lull: int = 0
+    """In which lull this is (`soak_lulls.py`); 0 = in none."""
 
 
 class Clients:
@@ -81,7 +84,10 @@ class Clients:
         self.counts: collections.Counter[str] = collections.Counter()
         self.faults: collections.Counter[str] = collections.Counter()
         self.open = 0
+        self.lazy = 0  # of these, by clients that stop reading
         self.began = time.monotonic()
+        self.lulls = Lulls(self.began)
+        self.waiting: list[Client] = []  # for the end of a lull
         self.end = self.began + order.seconds
         self.numbers = itertools.count(1)
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -123,6 +129,7 @@ class Clients:
             cut=counts["cut"],
             faults=dict(self.faults),
             over=over,
+            lull=self.lulls.look(time.monotonic(), self.lazy),
         )
 
     def _over(self) -> bool:
@@ -132,7 +139,12 @@ class Clients:
 
     def _tell(self) -> None:
         say(self.progress())
-        self.at(time.monotonic() + 1, self._tell)
+        now = time.monotonic()
+        self.at(now + 1, self._tell)
+        if self.lulls.open(now):  # at any time of a stream's life, and not all in step
+            for client in self.waiting:
+                self.at(now + self.draw.uniform(0, self.order.patience.longest), client.next)
+            self.waiting.clear()
 
 
 class Client:
@@ -141,6 +153,7 @@ class Client:
     def __init__(self, clients: Clients, lane: Lane) -> None:
         self._all = clients
         self._lane = lane
+        self._lazy = lane.manner != "reads"
         self._sock: socket.socket | None = None
         self._reading = False
 
@@ -148,19 +161,23 @@ class Client:
         """Ask for the next tale, if there is time for one."""
         everyone, lane, now = self._all, self._lane, time.monotonic()
         left = everyone.end - now
-        needed = everyone.order.patience.stuck + LEAST_LEFT if lane.manner != "reads" else 0
-        if left < max(needed, LEAST_LEFT):
+        if left < LEAST_LEFT + (everyone.order.patience.longest if self._lazy else 0):
             self._close()
+            return
+        if self._lazy and not everyone.lulls.open(now):
+            self._close()
+            everyone.waiting.append(self)
             return
         number = next(everyone.numbers)
         tale = everyone.order.load.tale(lane, number, left - 1, everyone.draw)
         self._check = TaleCheck(tale, lane.client)
         self._parser = httptools.HttpResponseParser(self)
         self._complete = False
-        self._unread = tale.events // 4 if lane.manner != "reads" else None
-        leaves = lane.manner == "reads" and everyone.draw.random() < everyone.order.load.leaving
+        self._unread = tale.events // 4 if self._lazy else None
+        leaves = not self._lazy and everyone.draw.random() < everyone.order.load.leaving
         self._leaves_at = everyone.draw.randrange(tale.events) if leaves else None
         everyone.open += 1
+        everyone.lazy += self._lazy
         try:
             if self._sock is None:
                 self._connect(everyone.order.port)
@@ -189,7 +206,7 @@ class Client:
 
     def _connect(self, port: int) -> None:
         self._sock = sock = socket.socket()
-        if self._lane.manner != "reads":
+        if self._lazy:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
         sock.settimeout(30)
         sock.connect(("127.0.0.1", port))
@@ -216,6 +233,7 @@ class Client:
         self._unread = None
         self._pause()
         away = patience.nap if self._lane.manner == "naps" else patience.stuck
+        away *= self._all.draw.uniform(1, STRETCH)
         self._all.at(time.monotonic() + away, self._read)
 
     def _leave(self) -> None:
@@ -259,6 +277,7 @@ class Client:
         """Count a stream that is over, and go on with the next."""
         everyone = self._all
         everyone.open -= 1
+        everyone.lazy -= self._lazy
         everyone.counts["tokens"] += self._check.tokens
         if fault is None:
             everyone.counts[what] += 1

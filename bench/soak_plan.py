@@ -82,6 +82,10 @@ def digest_of(texts: Iterable[str]) -> bytes:
     return found.digest()
 
 
+STRETCH = 1.3
+"""How much longer than it should a client stays away at most: they must not move in step."""
+
+
 class Patience(msgspec.Struct, frozen=True):
     """How long clients that do not read stay away, in seconds."""
 
@@ -90,13 +94,18 @@ class Patience(msgspec.Struct, frozen=True):
 
     @property
     def nap(self) -> float:
-        """Short of being cut."""
+        """Short of being cut, also when it is stretched."""
         return self.write_timeout / 2
 
     @property
     def stuck(self) -> float:
         """Long enough to have been cut, also by a busy gateway."""
         return self.write_timeout * 2 + 2
+
+    @property
+    def longest(self) -> float:
+        """No client is away for longer."""
+        return self.stuck * STRETCH
 
 
 class Lane(msgspec.Struct, frozen=True):

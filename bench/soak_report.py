@@ -119,7 +119,8 @@ def status(progress: Progress, readings: list[Reading], duration: float) -> Grou
     )
     faults = [f"[red]{count:,} {what}[/red]" for what, count in sorted(progress.faults.items())]
     bar = ProgressBar(duration, min(progress.at, duration), width=60)
-    return Group(shown, "", *faults, bar, f"{progress.at:,.0f} of {duration:,.0f} s")
+    lull = f"; lull {progress.lull}: nobody is lazy" if progress.lull else ""
+    return Group(shown, "", *faults, bar, f"{progress.at:,.0f} of {duration:,.0f} s{lull}")
 
 
 def table(result: Soak, judged: list[Law]) -> Group:
@@ -143,6 +144,8 @@ def table(result: Soak, judged: list[Law]) -> Group:
 
 def _memory(memory: Growth) -> str:
     held = f"{memory.low:.1f} to {memory.high:.1f} MiB"
+    if memory.lulls:
+        held += f" in {memory.lulls} lulls, when nobody was lazy, up to {memory.peak:.1f} between,"
     over = f"in {memory.seconds / 60:.1f} min after {memory.since / 60:.1f} min"
     if memory.per_hour is None or memory.error is None:
         return f"{held} {over}: too short to tell"

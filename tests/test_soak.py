@@ -21,6 +21,7 @@ from bench.processes import ROOT
 from bench.report import Machine
 from bench.soak_check import TaleCheck
 from bench.soak_load import Progress, request_bytes
+from bench.soak_lulls import BUSY, CALM, SETTLE, Lulls
 from bench.soak_memory import Growth, Reading, descriptors, growth, least_squares, resident
 from bench.soak_plan import MODELS, Lane, Load, Patience, Tale, parse_tale
 from bench.soak_report import End, Soak
@@ -144,6 +145,24 @@ def test_tales_end_before_the_run_does() -> None:
     assert {tale.events for tale in tales} == {180}
 
 
+def test_a_lull_waits_for_the_last_lazy_stream() -> None:
+    """Nobody lazy begins until the last has ended, things have settled, and the lull is over."""
+    lulls = Lulls(100.0)
+    closes = 100 + BUSY
+    assert lulls.open(closes - 1)
+    assert lulls.look(closes - 1, 0) == 0  # by chance nobody is at work
+    assert not lulls.open(closes)
+    assert [lulls.look(closes + second, 58 - second) for second in range(58)] == [0] * 58
+    calm = closes + 58 + SETTLE
+    assert lulls.look(calm - SETTLE, 0) == lulls.look(calm - 1, 0) == 0
+    assert lulls.look(calm, 0) == lulls.look(calm + CALM - 1, 0) == 1
+    assert not lulls.open(calm + CALM - 1)
+    assert lulls.look(calm + CALM, 0) == 0
+    assert lulls.open(calm + CALM)
+    over = calm + CALM + BUSY
+    assert (lulls.look(over, 0), lulls.look(over + SETTLE, 0)) == (0, 2)
+
+
 def test_the_gateway_is_configured() -> None:
     """The configuration is one that the gateway takes, with room for every client."""
     text = soak.configuration(Load(), Patience(10.0), 8000, 9000)
@@ -173,7 +192,7 @@ def readings(per_hour: float, noise: float = 0.0, count: int = 600) -> list[Read
         (readings(60, noise=1), "grows"),
         (readings(-50), "flat"),
         (readings(60, count=30), "cannot tell"),
-        ([*readings(0)[:300], *(Reading(at, mib + 9) for at, mib in readings(0)[300:])], "grows"),
+        ([*readings(0)[:300], *(one._replace(mib=109) for one in readings(0)[300:])], "grows"),
         ([], "cannot tell"),
     ],
 )
@@ -185,9 +204,59 @@ def test_growth(seen: list[Reading], verdict: str) -> None:
 def test_growth_that_is_drowned_in_noise() -> None:
     """Where the error is larger than the limit nothing is concluded."""
     rng = random.Random(3)  # noqa: S311 - a test draws
-    seen = [Reading(at, mib + rng.gauss(0, 1) * (at // 50 % 3)) for at, mib in readings(1)]
+    seen = [(at, mib + rng.gauss(0, 1) * (at // 50 % 3)) for at, mib, _ in readings(1)]
     waves = [Reading(at, mib + 5 * (at // 50 % 3)) for at, mib in seen]
     assert growth(waves, since=0, limit=2).verdict == "cannot tell"
+
+
+def lazy_readings(per_hour: float, *, minutes: int = 20, noise: float = 0.1) -> list[Reading]:
+    """Of streams that hold up to 140 MiB for a while, and lulls of 12 s every 100 s."""
+    rng = random.Random(5)  # noqa: S311 - a test draws
+    seen: list[Reading] = []
+    for at in range(minutes * 60):
+        lull = at // 100 + 1 if at % 100 >= 88 else 0
+        held = 0.0 if lull else rng.uniform(2, 140)
+        seen.append(Reading(at, 220 + per_hour * at / 3600 + held + rng.gauss(0, noise), lull))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        (lazy_readings(0), "flat"),
+        (lazy_readings(1.5), "flat"),
+        (lazy_readings(4), "grows"),
+        (lazy_readings(0, noise=3), "cannot tell"),
+        (lazy_readings(60, minutes=5), "cannot tell"),  # three lulls
+        (lazy_readings(-20), "flat"),
+    ],
+)
+def test_growth_from_lull_to_lull(seen: list[Reading], verdict: str) -> None:
+    """A leak shows though the waves of what streams hold are thirty times larger."""
+    found = growth(seen, since=0, limit=2, lulls=True)
+    assert found.verdict == verdict
+    assert found.lulls == len(seen) // 100
+    assert found.high < 260 < found.peak
+    assert growth(seen, since=0, limit=2).verdict == "cannot tell"  # what the line was before
+
+
+def test_what_a_lull_finds_left_behind_is_growth() -> None:
+    """A stream that leaves 10 KiB, a few thousand times: each lull stands higher."""
+    seen = [
+        Reading(
+            float(at), 220 + 140 * (at % 100 < 88) + at // 100 * 0.5, (at % 100 >= 88) * at // 100
+        )
+        for at in range(100, 1300)
+    ]
+    found = growth(seen, since=0, limit=2, lulls=True)
+    assert found.verdict == "grows"
+    assert found.per_hour == pytest.approx(18)
+
+
+def test_a_lull_of_few_readings_is_left_out() -> None:
+    """The run ended in its midst: it is no point of the line."""
+    seen = [*lazy_readings(0), *(Reading(1200 + at, 999.0, 99) for at in range(4))]
+    assert growth(seen, since=0, limit=2, lulls=True).lulls == 12
 
 
 def test_least_squares() -> None:
