@@ -17,7 +17,7 @@ import trio
 
 
 CONNECTION = b"c"
-"""To a worker: a client's connection (1 descriptor). It is the worker's from now on."""
+"""To a worker: a client's connection (1 descriptor)."""
 STOP = b"s"
 """To a worker: drain, then end."""
 NOW = b"n"
@@ -29,12 +29,14 @@ READY = b"r"
 """To the parent: I can take connections."""
 FAILED = b"f"
 """To the parent, instead of `READY`: I cannot; why is the rest of what I say (UTF-8)."""
+TAKEN = b"t"
+"""To the parent: the next of the connections that I was given is mine now."""
 CLOSED = b"x"
-"""To the parent: one of the connections that I was given is over."""
+"""To the parent: one of the connections that I took is over."""
 DRAINING = b"d"
 """To the parent: I refuse new requests, so let others have them."""
 LEAVING = b"l"
-"""To the parent: I take no more connections."""
+"""To the parent: I take no more connections, nor those that I was given and did not take."""
 ASK = b"a"
 """To the parent: send me, over this socket (1 descriptor), pipes with the metrics of the others."""
 
@@ -67,19 +69,17 @@ class Line:
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
 
-    def send_now(self, message: bytes, descriptors: Sequence[int] = ()) -> bool:
-        """Send if there is room; say whether there was. Raises `OSError` if nobody is there.
+    def send_now(self, messages: bytes, descriptors: Sequence[int] = ()) -> int:
+        """Send what there is room for; say how many that was. Raises `OSError` if nobody is there.
 
-        A message of several bytes, without descriptors, is several messages at once, all or none.
+        The descriptors go with the first.
         """
         try:
             if descriptors:
-                socket.send_fds(self._socket, [message], descriptors)
-            else:
-                self._socket.send(message)
+                return socket.send_fds(self._socket, [messages], descriptors)
+            return self._socket.send(messages)
         except BlockingIOError:
-            return False
-        return True
+            return 0
 
     async def send(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
         """Send when there is room. Raises `OSError` if nobody is there."""

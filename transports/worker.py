@@ -33,6 +33,7 @@ from .line import (
     READY,
     REPORT,
     STOP,
+    TAKEN,
     Line,
 )
 from .orders import Orders
@@ -96,27 +97,27 @@ class WorkerPost:
         self.metrics = Metrics(worker, self._ask)
         self._parent = parent
         self._give, self._take = trio.open_memory_channel[trio.SocketStream](0)
-        self._untold = 0
+        self._unsaid = b""
 
     def ready(self) -> None:
         """Tell the parent that connections are welcome."""
-        self._tell(READY)
+        self._say(READY)
 
     def accepting(self) -> trio.abc.Listener[trio.SocketStream]:
         """See `gateway.Post`."""
-        return Handed(self._take, lambda: self._tell(LEAVING))
+        return Handed(self._take, lambda: self._say(LEAVING))
 
     def closed(self) -> None:
-        """See `gateway.Post`. What finds no room on the line is told with the next one."""
-        self._untold += 1
-        if self._tell(CLOSED * self._untold):
-            self._untold = 0
+        """See `gateway.Post`."""
+        self._say(CLOSED)
 
-    def _tell(self, message: bytes) -> bool:
+    def _say(self, message: bytes) -> None:
+        """Tell the parent something, with the next word if the line has no room now."""
+        self._unsaid += message
         try:
-            return self._parent.send_now(message)
+            self._unsaid = self._unsaid[self._parent.send_now(self._unsaid) :]
         except OSError:  # the parent is gone: `heed` sees it too
-            return True
+            self._unsaid = b""
 
     async def heed(
         self, stop: trio.Event, now: trio.Event, *, task_status: trio.TaskStatus[None]
@@ -151,7 +152,7 @@ class WorkerPost:
             async for _ in signals:
                 if not stop.is_set():
                     structlog.get_logger("nursling").info("stopping", signal="SIGTERM")
-                    self._tell(DRAINING)
+                    self._say(DRAINING)
                 stop.set()
 
     async def _accept(self, sent: Sequence[int]) -> None:
@@ -160,11 +161,12 @@ class WorkerPost:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(_socket(descriptor)))
             try:
                 await self._give.send(stream)
-            except trio.BrokenResourceError:  # the server takes no more
-                await trio.aclose_forcefully(stream)
-                self.closed()
+            except trio.BrokenResourceError:  # the server takes no more; the parent has it still
+                stream.socket.close()
+                return
+        self._say(TAKEN)
         if not sent:
-            self.closed()
+            self._say(CLOSED)
 
     async def _report(self, pipe: int) -> None:
         """Write our metrics for another worker."""

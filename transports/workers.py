@@ -9,9 +9,10 @@ long stream stays where it was put. Four workers, 200 long streams, by who accep
 * the parent, for all:            50 50 50 50, always
 
 Handing over costs a connection some 50 µs, and its bytes nothing: they never come here. More than
-evenness is won: connections wait in one queue, so none is lost with a worker that dies; a worker
-that hangs is given no more than its share; and it works alike on every POSIX system. The price is
-that the parent must live. If it dies, the workers know at once, and drain.
+evenness is won: a connection is ours too until the worker says that it has it, so none is lost
+with a worker that dies first; one that hangs is given no more than its share; and it works alike on
+every POSIX system. The price is that the parent must live. If it dies, the workers know at once,
+and drain.
 
 A worker that ends is replaced, later each time that its like does not live long. One that cannot
 start ends everything if it is among the first, for the reason is in the configuration; later it is
@@ -28,6 +29,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from enum import Enum, auto
@@ -50,6 +52,7 @@ from .line import (
     READY,
     REPORT,
     STOP,
+    TAKEN,
     Line,
 )
 from .orders import Options, Orders, fixed_of
@@ -96,7 +99,9 @@ class Worker:
         self.line = line
         self.state = State.STARTING
         self.connections = 0
-        """That it has open."""
+        """That it has open, with those on their way to it."""
+        self.underway: deque[trio.socket.SocketType] = deque()
+        """Connections that it was given and has not taken yet; ours too, for so long."""
 
     async def tell(self, message: bytes) -> None:
         """Give an order, if it still listens."""
@@ -137,6 +142,7 @@ class Crew:
     ) -> str | None:
         """Serve until all workers have ended after `stop`; return why, if they could not start."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._end, drain_timeout)
             async with trio.open_nursery() as keeping:
                 for number in range(self._count):
@@ -168,28 +174,40 @@ class Crew:
                 _log.warning("cannot accept", why=error.strerror)
                 await trio.sleep(BREATH)
             else:
-                with stream.socket:  # ours; the worker's is a copy
-                    await self._hand(stream.socket.fileno())
+                await self._hand(stream.socket)
 
-    async def _hand(self, connection: int) -> None:
+    async def _hand(self, connection: trio.socket.SocketType) -> None:
         """Give a connection to the worker that has the fewest; to the next if its line is full."""
-        while True:
-            await self._until(lambda: bool(self._takers()))
-            takers = self._takers()
-            if any(self._give(worker, connection) for worker in takers):
-                return
-            if takers == self._takers():  # they all hang
-                await takers[0].line.room()
-
-    def _give(self, worker: Worker, connection: int) -> bool:
+        given = False
         try:
-            given = worker.line.send_now(CONNECTION, [connection])
-        except OSError:  # it has just died: `_keep` is about to hear of it
+            while not given:
+                await self._until(lambda: bool(self._takers()))
+                takers = self._takers()
+                given = any(self._give(worker, connection) for worker in takers)
+                if not given and takers == self._takers():  # they all hang
+                    await takers[0].line.room()
+        finally:
+            if not given:
+                connection.close()
+
+    def _give(self, worker: Worker, connection: trio.socket.SocketType) -> bool:
+        try:
+            if not worker.line.send_now(CONNECTION, [connection.fileno()]):
+                return False
+        except OSError:  # it has just died: `_listen` is about to hear of it
             worker.state = State.LEAVING
             return False
-        worker.connections += given
-        self._turn += given
-        return given
+        worker.underway.append(connection)
+        worker.connections += 1
+        self._turn += 1
+        return True
+
+    def _give_others(self, worker: Worker) -> None:
+        """Find other takers for what a worker was given, and will not take any more."""
+        worker.state = State.LEAVING
+        while worker.underway:
+            worker.connections -= 1
+            self._nursery.start_soon(self._hand, worker.underway.popleft())
 
     def _takers(self) -> list[Worker]:
         """Say who takes connections, in the order in which to give them one.
@@ -241,7 +259,7 @@ class Crew:
             raise
         finally:
             started = worker.state is not State.STARTING
-            worker.state = State.LEAVING
+            self._give_others(worker)
             line.close()
             status = await worker.end()
             del self._crew[number]
@@ -261,13 +279,15 @@ class Crew:
                 failure += said
                 continue
             worker.connections -= said.count(CLOSED)
+            for _ in range(said.count(TAKEN)):
+                worker.underway.popleft().close()
             if READY in said:
                 worker.state = State.READY
                 _log.info("worker ready", worker=worker.number, pid=worker.process.pid)
             if DRAINING in said:
                 worker.state = State.DRAINING
             if LEAVING in said:
-                worker.state = State.LEAVING
+                self._give_others(worker)
             if ASK in said and sent:  # without its descriptor if we have no room for one
                 self._ask_others(worker, sent[0])
             self._changed.unpark_all()

@@ -174,7 +174,8 @@ REFUSED = {
         "[server]\nzzz = 1",
         (
             "n.toml:2: unknown key 'zzz' in [server];"
-            " known: host, port, cors_origins, tls_cert, tls_key, fallback_provider"
+            " known: host, port, cors_origins, tls_cert, tls_key, workers,"
+            " fallback_provider"
         ),
     ),
     "a limit of the process at a provider": (
