@@ -8,8 +8,8 @@ The law of this file: a name means, in this order,
 4. nothing: `ModelNotFound`, which names the nearest ids.
 
 And an entry is asked at its own `base_url` (with its own `api_key` only: no provider's key travels
-to another address), else at its provider's, else at the fallback provider, which gets
-`provider/model` as the model's name.
+to another address; but the way there leads through the provider's proxy), else at its provider's,
+else at the fallback provider, which gets `provider/model` as the model's name.
 
 A catalog is immutable. A reload makes a new one; requests keep the `Target` they were given.
 """
@@ -27,7 +27,7 @@ from nursling.engine.formats.base import Format
 from nursling.engine.pipeline import Target, Upstream
 
 from .config import Api, Config, Model, Provider, limits_with
-from .secret import Secret, concealer
+from .secret import Secret, concealer, passwords_in
 from .toml_lines import Path
 from .upstream.client import Endpoint
 
@@ -165,10 +165,15 @@ class Catalog:
                 api_key=own.api_key or (None if apart else provider.api_key),
                 headers={} if apart else provider.headers,
                 max_streams=0 if apart else provider.max_streams,
+                proxy=provider.proxy,
                 limits=limits,
             )
             upstream = self._connect(endpoint)
-            secrets = [*endpoint.headers.values(), *filter(None, [endpoint.api_key])]
+            secrets = [
+                *endpoint.headers.values(),
+                *filter(None, [endpoint.api_key, endpoint.proxy]),
+                *passwords_in(endpoint.proxy),
+            ]
             self.endpoints.setdefault(endpoint.provider, upstream)
         return Target(
             upstream=upstream,

@@ -37,6 +37,23 @@ def url(text: str) -> str | None:
     return None
 
 
+def proxy(text: str) -> str | None:
+    """Check the URL of a proxy. What is wrong is said without it: it may hold a password."""
+    try:
+        parts = urlsplit(text)
+        good = parts.hostname and parts.port != 0 and text.isascii() and text.isprintable()
+    except ValueError:
+        good = None
+        parts = urlsplit("")
+    if parts.scheme in {"socks4", "socks4a", "socks5", "socks5h"}:
+        return f"a {parts.scheme} proxy is not supported: one that speaks HTTP is"
+    if not good or parts.scheme not in {"http", "https"}:
+        return "proxy is like http://host:3128, or http://user:password@host:3128"
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        return "proxy has nothing behind its host and port"
+    return None
+
+
 def header_name(name: str) -> str | None:
     """Check the name of a header that goes to an upstream."""
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
@@ -93,6 +110,8 @@ def _secrets(tables: Mapping[str, Any]) -> Iterator[tuple[Keys, Any]]:
         yield ("keys", index, "secret"), key.get("secret")
     for name, provider in tables.get("providers", {}).items():
         yield ("providers", name, "api_key"), provider.get("api_key")
+        if "@" in str(provider.get("proxy")):
+            yield ("providers", name, "proxy"), provider["proxy"]
         for header, value in provider.get("headers", {}).items():
             if _SECRET_HEADER.search(header):
                 yield ("providers", name, "headers", header), value

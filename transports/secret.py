@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterable
 from typing import NoReturn
+from urllib.parse import unquote, urlsplit
 
 
 SHORTEST = 4
@@ -43,6 +44,12 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")
+
+
+def passwords_in(url: Secret | None) -> list[Secret]:
+    """Find the password of a URL, as it stands there and as it is sent."""
+    password = urlsplit(url.reveal()).password if url else None
+    return [Secret(password), Secret(unquote(password))] if password else []
 
 
 def concealer(secrets: Iterable[Secret]) -> Callable[[str], str]:

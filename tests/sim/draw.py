@@ -106,6 +106,8 @@ class Script:
     other_way: bool
     """Streams what was asked whole, and the reverse."""
     keep_alive: bool
+    shuts_after: float | None = None
+    """Seconds after which it closes a connection that nobody uses, having said nothing of it."""
 
     @property
     def long(self) -> bool:
@@ -186,6 +188,8 @@ class Deal:
     guests: list[Guest]
     stop_at: float | None
     """When the server is told to stop, if before the last client has left."""
+    proxied: bool = False
+    """Whether the way to the upstreams leads through proxies."""
 
     @property
     def asks(self) -> list[Ask]:
@@ -239,7 +243,17 @@ def deal(seed: int) -> Deal:
         if any(ask.script.long for ask in guest.asks):  # else it takes for ever, also for us
             guest.capacity, guest.slice = max(guest.capacity, 2 * KIB), max(guest.slice, 1400)
             world.capacity = max(world.capacity, 4 * KIB)
+    _draw_more(random.Random(f"more {seed}"), world)  # noqa: S311 - as above
     return world
+
+
+def _draw_more(rng: random.Random, world: Deal) -> None:
+    """Draw what was thought of later: apart, so that the worlds of before are the same else."""
+    world.proxied = rng.random() < 0.15
+    shutting = rng.random() < 0.3
+    for ask in world.asks:
+        if shutting:
+            ask.script.shuts_after = rng.choice((0.0, 0.0, 0.1, 0.1, 0.2, 0.5, 1.0))
 
 
 def draw_ask(rng: random.Random, tag: str) -> Ask:

@@ -180,8 +180,10 @@ def _excuse(world: World, fate: Fate, code: str) -> bool:
         return True
     if _drained(world, code) or fate.poisoned:
         return True
-    if not fate.asked and code in {*TIMEOUTS, "upstream_truncated", "server_error"}:
-        return True  # a kept connection, whose upstream closes it, or does not listen any more
+    if not fate.asked and code in {*TIMEOUTS, "server_error"}:
+        return True  # a kept connection, whose upstream does not listen any more
+    if not fate.asked and code == "upstream_truncated":
+        return fate.unheard or deal.proxied  # closed with it: nobody can know what it had read
     if code == "server_error":  # of the few codes that a failed Response may have
         return any(_excuse(world, fate, one) for one in TIMEOUTS)
     if code == "overloaded":

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 import trio
 
+from nursling.transports.wire import StreamWire
+
 
 @dataclass
 class Chance:
@@ -44,6 +46,8 @@ class Pipe:
     reader_closed: bool = False
     writer_closed: bool = False
     broken: bool = False
+    left: bytes = b""
+    """What had arrived, and was not read, when the reader closed."""
     _chunks: deque[tuple[float, bytes]] = field(default_factory=deque)
     """With the time at which they arrive."""
     _end: float = math.inf
@@ -68,6 +72,20 @@ class Pipe:
                 self._wake_reader()
             else:
                 await self._wait_for_room()
+
+    def write_now(self, data: bytes) -> int:
+        """Write what fits, as a kernel does; now and then less, as it may."""
+        if self.writer_closed or self.reader_closed or self.broken:
+            return 0
+        room = max(0, self.capacity - (self.sent - self.taken))
+        if self.chance.random.random() < 0.1:
+            room = min(room, self.chance.random.randrange(len(data) + 1))
+        part = bytes(data[:room])
+        if part:
+            self.sent += len(part)
+            self._chunks.append((trio.current_time() + self.latency, part))
+            self._wake_reader()
+        return len(part)
 
     async def _wait_for_room(self) -> None:
         since = trio.current_time()
@@ -126,8 +144,24 @@ class Pipe:
 
     def stop_reading(self) -> None:
         """The reader is gone for good."""
-        self.reader_closed = True
+        if not self.reader_closed:
+            self.left = self._arrived()
+            self.reader_closed = True
         self._wake()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something can be read at once."""
+        return bool(self._arrived()) or self._end <= trio.current_time()
+
+    @property
+    def confirmed(self) -> int:
+        """Bytes that the reader's system has got."""
+        return self.taken + len(self.left if self.reader_closed else self._arrived())
+
+    def _arrived(self) -> bytes:
+        now = trio.current_time()
+        return b"".join(data for arrival, data in self._chunks if arrival <= now)
 
     def _wake(self) -> None:
         self._wake_reader()
@@ -171,6 +205,25 @@ class End(trio.abc.HalfCloseableStream):
             self.closed_at = trio.current_time()
             self.outgoing.reset()
             self.incoming.stop_reading()
+
+
+class EndWire(StreamWire):
+    """The connection object of an end: it knows what a kernel would know."""
+
+    prompt = True
+
+    def __init__(self, end: End) -> None:
+        super().__init__(end)
+        self._end = end
+
+    def write_now(self, data: bytes) -> int:
+        return self._end.outgoing.write_now(data)
+
+    def has_news(self) -> bool:
+        return self._end.incoming.has_news
+
+    def acknowledged(self) -> int:
+        return self._end.outgoing.confirmed
 
 
 def connection(chance: Chance, *, capacity: int, latency: float) -> tuple[End, End]:

@@ -8,6 +8,7 @@ anybody asked twice.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -50,6 +51,8 @@ class Fate:
     """Bytes on that pipe: before the reply while it is written, of the reply when it has been."""
     released_at: float | None = None
     """When the upstream had sent everything, so that nobody had to be freed of it."""
+    unheard: bool = False
+    """Whether it had arrived at an upstream that closed without looking."""
     poisoned: bool = False
     """Whether garbage was left on its connection by the reply before. A socket would have told."""
     # The client's side.
@@ -109,9 +112,13 @@ class Upstream:
                 poisoned = fate.ask.script.upset == "garbage"
                 if not await self._answer(fate):
                     break
+                if not await self._more(fate.ask.script.shuts_after):
+                    break
         except (Cut, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         await self._end.aclose()
+        for tag in _TAG.findall(self._buffer + self._end.incoming.left):
+            self._world.fates[tag.decode()].unheard = True
 
     async def _request(self) -> Fate | None:
         while b"\r\n\r\n" not in self._buffer:
@@ -131,8 +138,10 @@ class Upstream:
         self._world.began(fate)
         return fate
 
-    async def _more(self) -> bool:
-        data = await self._end.receive_some()
+    async def _more(self, seconds: float | None = None) -> bool:
+        data = b""
+        with trio.move_on_after(math.inf if seconds is None else seconds):
+            data = await self._end.receive_some()
         self._buffer += data
         return bool(data)
 

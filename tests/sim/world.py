@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import random
+import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 from unittest import mock
 
+import httpcore
+import httpx
 import msgspec
 import structlog
 import trio
@@ -17,21 +22,24 @@ from trio.testing import MockClock
 
 from nursling.engine.errors import ConnectFailed
 from nursling.engine.formats.base import Identity
-from nursling.engine.limits import KIB
+from nursling.engine.limits import KIB, Limits
 from nursling.transports.background import beside
 from nursling.transports.config import Config, Model, Provider
 from nursling.transports.engine import Engine
 from nursling.transports.http.app import create_app
 from nursling.transports.http.gateway import Record
 from nursling.transports.http.server import serve_on
+from nursling.transports.secret import Secret
 from nursling.transports.upstream.client import HttpClient
 from nursling.transports.upstream.pool import Origin
+from nursling.transports.upstream.proxied import stock_transport
+from nursling.transports.wire import StreamWire, Wire
 from support.scripted import APIS
 
 from .client import Client
 from .draw import Deal, Guest, deal
 from .judge import judge
-from .net import Chance, End, Listener, connection
+from .net import Chance, End, EndWire, Listener, connection
 from .upstream import Fate, Upstream
 
 
@@ -80,6 +88,7 @@ class World:
         with (
             mock.patch.object(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", new=True),
             _virtual_time(),
+            mock.patch("nursling.transports.http.server.wire_of", self._wire_of),
             structlog.testing.capture_logs() as log,
         ):
             try:
@@ -159,6 +168,7 @@ class World:
                 base_url=f"http://{api}{trouble}.sim/v1",
                 api="openai-completions" if api == "chat" else "openai-responses",
                 max_streams=self.deal.caps[api],
+                proxy=Secret(f"http://{api}{trouble}.sim:3128") if self.deal.proxied else None,
             )
             for api in APIS
             for trouble in ("", "-refused", "-hang")
@@ -168,7 +178,8 @@ class World:
             *(Model(id=f"{api}-fold", provider=api, upstream_model="m", fold=True) for api in APIS),
         ]
         config = Config(providers=providers, models=tuple(models), limits=limits)
-        async with HttpClient(self._dial, limits) as client, beside(client.sweep):
+        made = HttpClient(self._dial_wire, limits, stock=self._stock)
+        async with made as client, beside(client.sweep):
             self.engine = Engine(config, client, {})
             yield self.engine, client
 
@@ -227,9 +238,23 @@ class World:
         self.client = Client(self, guest, ours)
         await self.client.run()
 
-    async def _dial(self, origin: Origin) -> trio.abc.Stream:
+    def _wire_of(self, end: End) -> Wire:
+        """Make the server's side of a connection: mostly like a socket, or like TLS."""
+        return (EndWire if self.chance.random.random() < 0.75 else StreamWire)(end)
+
+    async def _dial_wire(self, origin: Origin) -> Wire:
+        return EndWire(await self.dial(origin[1]))
+
+    def _stock(
+        self, proxy: Secret, context: ssl.SSLContext, limits: Limits
+    ) -> httpx.AsyncBaseTransport:
+        """Make httpx's own transport, on this network: a proxy is its upstream."""
+        transport = stock_transport(proxy, context, limits)
+        transport._pool._network_backend = Backend(self)
+        return transport
+
+    async def dial(self, host: str) -> End:
         """Connect to an upstream, unless its host is one of those that cannot be reached."""
-        host = origin[1]
         self.note(f"{host} is dialled")
         await trio.lowlevel.checkpoint()
         await self.chance.jitter()
@@ -265,6 +290,51 @@ class World:
             self.failures.append(f"{left} connections are open")
 
 
+class Backend(httpcore.AsyncNetworkBackend):
+    """The network of a world, as httpcore wants it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def connect_tcp(self, host: str, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
+        try:
+            return BackendStream(await self._world.dial(host))
+        except ConnectFailed as error:
+            raise httpcore.ConnectError(str(error)) from error
+
+
+class BackendStream(httpcore.AsyncNetworkStream):
+    """One connection, as httpcore wants it."""
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+
+    async def read(self, max_bytes: int, *_: object, **__: object) -> bytes:
+        try:
+            return await self._end.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise httpcore.ReadError from error
+
+    async def write(
+        self,
+        buffer: bytes,
+        timeout: float | None = None,  # noqa: ASYNC109 - the name is httpcore's
+    ) -> None:
+        try:
+            with trio.fail_after(math.inf if timeout is None else timeout):
+                await self._end.send_all(buffer)
+        except trio.TooSlowError as error:
+            raise httpcore.WriteTimeout from error
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise httpcore.WriteError from error
+
+    async def aclose(self) -> None:
+        await self._end.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._end.incoming.has_news if info == "is_readable" else None
+
+
 def _open(line: End | None) -> bool:
     return line is not None and line.closed_at is None
 
@@ -274,6 +344,7 @@ def _virtual_time() -> Generator[None]:
     """Let the program's clocks of real time show virtual time too."""
     with (
         mock.patch("time.perf_counter", trio.current_time),
+        mock.patch("time.monotonic", trio.current_time),  # httpcore's
         mock.patch("time.time", return_value=1_790_000_000.0),
     ):
         yield

@@ -19,6 +19,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from nursling.engine.limits import Limits
+from nursling.transports import wire
 from nursling.transports.config import config_from_dict
 from nursling.transports.engine import Engine
 from nursling.transports.http.app import create_app
@@ -173,11 +174,11 @@ async def stack(
     config = msgspec.structs.replace(config, limits=limits or Limits())
     waiting = list(connections)
 
-    async def dial(origin: Origin) -> trio.abc.Stream:
+    async def dial(origin: Origin) -> wire.Wire:
         made.dialled.append(origin)
         match waiting.pop(0):
-            case Wire() as wire:
-                return wire
+            case Wire() as stream:
+                return wire.wire_of(stream)
             case Exception() as error:
                 raise error
             case seconds:

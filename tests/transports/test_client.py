@@ -28,6 +28,7 @@ from nursling.transports.upstream import pool
 from nursling.transports.upstream.client import Endpoint, HttpClient, HttpUpstream, url_of
 from nursling.transports.upstream.exchange import Exchange
 from nursling.transports.upstream.pool import Origin, Pool, dialer
+from nursling.transports.wire import Wire, wire_of
 from support.fake_upstream import (
     Close,
     FakeUpstream,
@@ -528,8 +529,8 @@ class Refusing(trio.abc.Stream):
 async def test_an_answer_before_the_cut_is_heard() -> None:
     """When writing fails, what the upstream has said before is still read."""
 
-    async def dial(origin: Origin) -> trio.abc.Stream:
-        return Refusing(b"HTTP/1.1 413 X\r\nContent-Length: 0\r\n\r\n")
+    async def dial(origin: Origin) -> Wire:
+        return wire_of(Refusing(b"HTTP/1.1 413 X\r\nContent-Length: 0\r\n\r\n"))
 
     async with HttpClient(dial) as client:
         assert (await ask(upstream_at(client, "http://h.example")))[0] == 413
@@ -538,8 +539,8 @@ async def test_an_answer_before_the_cut_is_heard() -> None:
 async def test_a_cut_without_an_answer_is_a_truncation() -> None:
     """When writing fails and nothing was said, the connection is what broke."""
 
-    async def dial(origin: Origin) -> trio.abc.Stream:
-        return Refusing(b"")
+    async def dial(origin: Origin) -> Wire:
+        return wire_of(Refusing(b""))
 
     async with HttpClient(dial) as client:
         with pytest.raises(Truncated, match="before it answered"):
@@ -550,7 +551,7 @@ async def test_a_cut_without_an_answer_is_a_truncation() -> None:
 async def test_a_connection_that_does_not_come(autojump_clock: trio.testing.MockClock) -> None:
     """Name lookup, TCP and TLS together have `connect_timeout`."""
 
-    async def never(origin: Origin) -> trio.abc.Stream:
+    async def never(origin: Origin) -> Wire:
         await trio.sleep_forever()
         raise AssertionError
 
@@ -566,8 +567,8 @@ async def test_a_request_that_is_not_taken(autojump_clock: trio.testing.MockCloc
     """An upstream that does not read its request is given up after `write_timeout`."""
     ours, _ = trio.testing.lockstep_stream_pair()  # takes nothing that nobody reads
 
-    async def dial(origin: Origin) -> trio.abc.Stream:
-        return ours
+    async def dial(origin: Origin) -> Wire:
+        return wire_of(ours)
 
     upstream = upstream_at(HttpClient(dial), "https://h.example/v1")
     with pytest.raises(ConnectTimeout, match="took no byte of the request for 30 s"):
@@ -582,11 +583,11 @@ async def test_idle_connections_are_let_go(autojump_clock: trio.testing.MockCloc
     ]
     dialled = []
 
-    async def dial(origin: Origin) -> trio.abc.Stream:
+    async def dial(origin: Origin) -> Wire:
         ours, theirs = trio.testing.memory_stream_pair()
         await theirs.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         dialled.append(theirs)
-        return ours
+        return wire_of(ours)
 
     async with HttpClient(dial) as client:
         upstream = upstream_at(client, "http://h.example")
@@ -606,15 +607,16 @@ async def test_idle_connections_are_let_go(autojump_clock: trio.testing.MockCloc
 async def test_idle_connections_are_no_hoard() -> None:
     """Past `max_idle` the oldest idle connection is closed."""
 
-    async def dial(origin: Origin) -> trio.abc.Stream:
+    async def dial(origin: Origin) -> Wire:
         raise AssertionError
 
     idle = Pool(dial, Limits(max_idle=2))
     pairs = [trio.testing.memory_stream_pair() for _ in range(3)]
-    for ours, _ in pairs:
-        await idle.give_back(("http", "h", 80), ours)
+    wires = [wire_of(ours) for ours, _ in pairs]
+    for wire in wires:
+        await idle.give_back(("http", "h", 80), wire)
     assert await pairs[0][1].receive_some() == b""
-    assert await idle.take(("http", "h", 80)) is pairs[2][0]
+    assert await idle.take(("http", "h", 80)) is wires[2]
     await idle.aclose()
     assert await pairs[1][1].receive_some() == b""
 
@@ -624,7 +626,7 @@ async def test_idle_connections_expire_without_traffic(
 ) -> None:
     """Each origin's connections are closed `keep_alive` after their use, though nobody asks."""
 
-    async def dial(origin: Origin) -> trio.abc.Stream:
+    async def dial(origin: Origin) -> Wire:
         raise AssertionError
 
     idle = Pool(dial, Limits(keep_alive=4))
@@ -642,7 +644,7 @@ async def test_idle_connections_expire_without_traffic(
             for name, delay in (("old", 0.0), ("old again", 1.0), ("new", 1.0), ("late", 9.0)):
                 await trio.sleep(delay)
                 ours, theirs = trio.testing.memory_stream_pair()
-                await idle.give_back(("http", name.split()[0], 80), ours)
+                await idle.give_back(("http", name.split()[0], 80), wire_of(ours))
                 watching.start_soon(watch, name, theirs)
         nursery.cancel_scope.cancel()
     assert closed == {
@@ -748,8 +750,8 @@ def test_what_a_failed_connection_is_called() -> None:
     """The reason is found wherever Trio and OpenSSL have put it."""
     grouped = OSError("all attempts failed")
     grouped.__cause__ = ExceptionGroup("x", [ConnectionRefusedError(111, "x")])
-    assert pool._reason(grouped) == "Connection refused"
-    assert pool._reason(socket.gaierror(-2, "x")) == "the name is unknown"
-    assert pool._reason(ssl.SSLError(1, "x")) == "the handshake failed"
-    assert pool._reason(ValueError("x")) == "the connection broke"
-    assert pool._reason(None) == "the connection broke"
+    assert pool.reason_of(grouped) == "Connection refused"
+    assert pool.reason_of(socket.gaierror(-2, "x")) == "the name is unknown"
+    assert pool.reason_of(ssl.SSLError(1, "x")) == "the handshake failed"
+    assert pool.reason_of(ValueError("x")) == "the connection broke"
+    assert pool.reason_of(None) == "the connection broke"

@@ -1,9 +1,10 @@
 """HTTP upstreams: who is asked, with which headers, and how many at once.
 
-The law of this file: it alone knows httpx. httpx makes the requests (URLs, headers); the sockets
-below are ours (`pool.py`, `exchange.py`), which is faster, reads a burst as one batch, and leaves
-no half-read async generators behind. What httpx does by default and a gateway must not is off:
-proxies from the environment, redirects, cookies, compressed replies, URLs in the log.
+The law of this file: httpx makes the requests (URLs, headers), and one of two transports of httpx
+carries them: ours (`direct.py`), or httpx's own for an upstream behind a proxy (`proxied.py`). No
+client of httpx stands between (it costs more than all the rest of a request), so what such a client
+does by default and a gateway must not, does not happen: proxies from the environment, redirects,
+cookies, compressed replies, URLs in the log.
 
 A connection's limiter token and socket are given back whatever happens. A request waits for a
 token, a name, a TCP and a TLS connection under one clock, `connect_timeout`; from then on the
@@ -15,8 +16,9 @@ from __future__ import annotations
 import logging
 import math
 import ssl
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -27,11 +29,17 @@ import trio
 from nursling.engine import jsontext
 from nursling.engine.errors import ConnectFailed, ConnectTimeout, RemoteProtocolError, UpstreamError
 from nursling.engine.limits import DEFAULT_LIMITS, Limits, clock
+from nursling.engine.pipeline import Source
 
 from ..secret import Secret
 from ..version import VERSION
-from .exchange import Exchange
-from .pool import Dial, Origin, Pool, dialer
+from .direct import Direct
+from .pool import Dial, dialer
+from .proxied import Proxies, StockTransport, stock_transport
+
+
+JSON = "application/json"
+EVENTS = "text/event-stream"
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,86 +52,88 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, Secret] = {}
     max_streams: int = 0
     """Requests at once over all endpoints of this provider; 0 = no cap."""
+    proxy: Secret | None = None
+    """The URL of a proxy to go through: secret, as it may hold a password."""
     limits: Limits = DEFAULT_LIMITS
 
 
 class HttpClient:
-    """All connections of one engine. Makes the upstreams; use it as an async context manager."""
+    """All connections of one engine. Makes the upstreams; use it as an async context manager.
 
-    def __init__(self, dial: Dial | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+    `dial` and `stock` make the connections; a simulation has its own.
+    """
+
+    def __init__(
+        self,
+        dial: Dial | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        stock: StockTransport = stock_transport,
+    ) -> None:
         _quiet("httpx")
-        self._pool = Pool(dial or dialer(_tls()), limits)
-        self._httpx = httpx.AsyncClient(
-            transport=_Transport(self._pool),
-            trust_env=False,
-            follow_redirects=False,
-            timeout=None,  # noqa: S113 - every clock is ours, and none of them is httpx's
-            headers={"accept-encoding": "identity", "user-agent": f"nursling/{VERSION}"},
-        )
+        _quiet("httpcore")
+        context = _tls()
+        self._direct = Direct(dial or dialer(context), limits)
+        self._proxies = Proxies(stock, context, limits)
         self._limiters: dict[str, trio.CapacityLimiter] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._httpx.aclose()
-        await self._pool.aclose()
+        await self._direct.aclose()
+        await self._proxies.aclose()
 
     async def sweep(self) -> NoReturn:
         """Close what is idle for too long, for ever. A task for whoever owns this client."""
-        await self._pool.sweep()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._direct.sweep)
+            await self._proxies.sweep()
 
     def upstream(self, endpoint: Endpoint) -> HttpUpstream:
         """Make an upstream. All of one provider share its cap; the last one asked sets it."""
         limiter = self._limiters.setdefault(endpoint.provider, trio.CapacityLimiter(math.inf))
-        return HttpUpstream(endpoint, self._httpx, limiter)
+        through = self._proxies.through(endpoint.proxy) if endpoint.proxy else self._direct
+        return HttpUpstream(endpoint, through, limiter)
 
 
 class HttpUpstream:
     """An `Upstream` of the engine, over HTTP."""
 
     def __init__(
-        self, endpoint: Endpoint, client: httpx.AsyncClient, limiter: trio.CapacityLimiter
+        self,
+        endpoint: Endpoint,
+        transport: httpx.AsyncBaseTransport,
+        limiter: trio.CapacityLimiter,
     ) -> None:
         self.endpoint = endpoint
-        self._client = client
+        self._transport = transport
         self._limiter = limiter
-        self._headers = {name: value.reveal() for name, value in endpoint.headers.items()}
+        self._urls: dict[str, httpx.URL] = {}
+        configured = {name: value.reveal() for name, value in endpoint.headers.items()}
         if endpoint.api_key:
-            self._headers["authorization"] = f"Bearer {endpoint.api_key.reveal()}"
+            configured["authorization"] = f"Bearer {endpoint.api_key.reveal()}"
+        ours = {"accept-encoding": "identity", "user-agent": f"nursling/{VERSION}"}
+        asking = {**ours, "content-type": JSON}
+        self._listing = httpx.Headers({**ours, "accept": JSON, **configured})
+        self._streamed = httpx.Headers({**asking, "accept": EVENTS, **configured})
+        self._whole = httpx.Headers({**asking, "accept": JSON, **configured})
 
-    @asynccontextmanager
-    async def open(
-        self, body: dict[str, Any], *, path: str, stream: bool
-    ) -> AsyncGenerator[Exchange, None]:
+    def open(self, body: dict[str, Any], *, path: str, stream: bool) -> Conversation:
         """Send a request; enter with the head of the answer. See `Upstream.open`.
 
         Raises `ConnectFailed`, `ConnectTimeout`, `Truncated` (no answer), `RemoteProtocolError`
         (an answer that is not HTTP, or compressed) and `UpstreamError` (a redirect).
         """
-        request = self._client.build_request(
-            "POST",
-            url_of(self.endpoint.base_url, path),
-            content=jsontext.dumps(body),
-            headers={
-                "content-type": "application/json",
-                "accept": "text/event-stream" if stream else "application/json",
-                **self._headers,
-            },
-        )
-        async with self._send(request) as source:
-            yield source
+        headers = self._streamed if stream else self._whole
+        return self._converse("POST", path, headers, jsontext.dumps(body))
 
     async def models(self) -> list[str]:
         """Ask for the ids of its models (`GET /models`). Raises `UpstreamError`."""
         limits = self.endpoint.limits
-        url = url_of(self.endpoint.base_url, "/models")
-        request = self._client.build_request(
-            "GET", url, headers={"accept": "application/json", **self._headers}
-        )
         text = b""
         with trio.move_on_after(clock(limits.connect_timeout)) as scope:
-            async with self._send(request) as source:
+            async with self._converse("GET", "/models", self._listing) as source:
                 while len(text) <= limits.max_reply_bytes and (data := await source.read_some()):
                     text += data
                 if source.status != 200:
@@ -135,98 +145,93 @@ class HttpUpstream:
         except (ValueError, TypeError, KeyError):
             raise RemoteProtocolError("the upstream's list of models is not one") from None
 
-    @asynccontextmanager
-    async def _send(self, request: httpx.Request) -> AsyncGenerator[Exchange, None]:
-        limits = self.endpoint.limits
-        borrower = object()
-        response: httpx.Response | None = None
-        held = False
-        try:
-            with trio.move_on_after(clock(limits.connect_timeout)) as connecting:
-                self._limiter.total_tokens = self.endpoint.max_streams or math.inf
-                await self._limiter.acquire_on_behalf_of(borrower)
-                held = True
-                request.extensions = {"connecting": connecting, "limits": limits}
-                try:
-                    response = await self._client.send(request, stream=True)
-                except ConnectFailed as error:
-                    message = f"no connection to {self.endpoint.provider!r}"
-                    raise ConnectFailed(message, detail=error.detail) from None
-            if response is None:
-                why = "no connection to" if held else "no free slot at"
-                message = f"{why} {self.endpoint.provider!r} within {limits.connect_timeout:g} s"
-                raise ConnectTimeout(message)
-            source: Exchange = response.extensions["exchange"]
-            if 300 <= source.status < 400:
-                message = f"the upstream redirects (status {source.status}), which is not followed"
-                raise UpstreamError(message)
-            if source.headers.get("content-encoding", "identity").lower() != "identity":
-                raise RemoteProtocolError("the upstream's reply is compressed, unasked")
-            yield source
-        finally:
-            if response is not None:
-                with trio.move_on_after(limits.close_timeout, shield=True):
-                    await response.aclose()
-                # httpx ties a response to its stream and back. The request's whole body hangs on
-                # it, and would wait for the garbage collector, which a busy process calls late.
-                response.stream = httpx.ByteStream(b"")
-            if held:
-                self._limiter.release_on_behalf_of(borrower)
+    def _converse(
+        self, method: str, path: str, headers: httpx.Headers, body: bytes = b""
+    ) -> Conversation:
+        url = self._urls.get(path)
+        if url is None:  # parsing it costs more than sending
+            url = self._urls[path] = httpx.URL(url_of(self.endpoint.base_url, path))
+        request = httpx.Request(method, url, headers=headers, content=body)
+        return Conversation(self.endpoint, request, self._transport, self._limiter)
 
 
-class _Transport(httpx.AsyncBaseTransport):
-    """Carries httpx's requests over our connections."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Connect, send, and wait for the head of the answer."""
-        url = request.url
-        origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
-        limits: Limits = request.extensions["limits"]
-        stream = await self._pool.take(origin)
-        exchange = Exchange(stream, max_head_bytes=limits.max_head_bytes)
-        try:
-            connecting: trio.CancelScope = request.extensions["connecting"]
-            connecting.deadline = math.inf
-            await exchange.ask(
-                request.method.encode(),
-                url.raw_path,
-                request.headers.raw,
-                request.content,
-                write_timeout=clock(limits.write_timeout),
-            )
-        except BaseException:
-            exchange.let_go()
-            await trio.aclose_forcefully(stream)
-            raise
-        # Without the answer's headers httpx can neither keep a cookie nor follow a redirect.
-        return httpx.Response(
-            exchange.status,
-            stream=_Body(exchange, self._pool, origin, stream),
-            extensions={"exchange": exchange},
-        )
-
-
-class _Body(httpx.AsyncByteStream):
-    """The end of an answer. httpx never reads the body: the pipeline reads the exchange itself."""
+class Conversation(AbstractAsyncContextManager[Source]):
+    """One request and its answer: entered with the head of the answer, left with nothing held."""
 
     def __init__(
-        self, exchange: Exchange, pool: Pool, origin: Origin, stream: trio.abc.Stream
+        self,
+        endpoint: Endpoint,
+        request: httpx.Request,
+        transport: httpx.AsyncBaseTransport,
+        limiter: trio.CapacityLimiter,
     ) -> None:
-        self._exchange = exchange
-        self._pool = pool
-        self._origin = origin
-        self._stream = stream
+        self._endpoint = endpoint
+        self._request = request
+        self._transport = transport
+        self._limiter = limiter
+        self._held = False
+        self._response: httpx.Response | None = None
 
-    async def aclose(self) -> None:
-        """Give the connection back if it is good for another request, else close it."""
-        self._exchange.let_go()
-        if self._exchange.reusable:
-            await self._pool.give_back(self._origin, self._stream)
-        else:
-            await trio.aclose_forcefully(self._stream)
+    async def __aenter__(self) -> Source:
+        try:
+            await self._send()
+            return self._source()
+        except BaseException:
+            await self._let_go()
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._let_go()
+
+    async def _send(self) -> None:
+        """Wait for a token, a connection and the head of the answer."""
+        limits, provider = self._endpoint.limits, self._endpoint.provider
+        with trio.move_on_after(clock(limits.connect_timeout)) as connecting:
+            await self._hold()
+            self._request.extensions = {"connecting": connecting, "limits": limits}
+            try:
+                self._response = await self._transport.handle_async_request(self._request)
+            except ConnectFailed as error:
+                message = f"no connection to {provider!r}"
+                raise ConnectFailed(message, detail=error.detail) from None
+        if self._response is None:
+            why = "no connection to" if self._held else "no free slot at"
+            raise ConnectTimeout(f"{why} {provider!r} within {limits.connect_timeout:g} s")
+
+    async def _hold(self) -> None:
+        most = self._endpoint.max_streams or math.inf
+        if self._limiter.total_tokens != most:
+            self._limiter.total_tokens = most
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(self)
+        except trio.WouldBlock:
+            await self._limiter.acquire_on_behalf_of(self)
+        self._held = True
+
+    def _source(self) -> Source:
+        assert self._response is not None  # noqa: S101 - else `_send` has raised
+        source: Source = self._response.extensions["source"]
+        if 300 <= source.status < 400:
+            message = f"the upstream redirects (status {source.status}), which is not followed"
+            raise UpstreamError(message)
+        if source.headers.get("content-encoding", "identity").lower() != "identity":
+            raise RemoteProtocolError("the upstream's reply is compressed, unasked")
+        return source
+
+    async def _let_go(self) -> None:
+        """Give everything back. What the request held, its body above all, is free at once."""
+        try:
+            if self._response is not None:
+                with trio.move_on_after(self._endpoint.limits.close_timeout, shield=True):
+                    await self._response.aclose()
+        finally:
+            if self._held:
+                self._limiter.release_on_behalf_of(self)
 
 
 def url_of(base_url: str, path: str) -> str:

@@ -1,7 +1,7 @@
-"""HTTP/1.1 towards an upstream: one request and its answer, over a Trio stream.
+"""HTTP/1.1 towards an upstream: one request and its answer, over a connection.
 
 The law of this file: bytes in, bytes out, no pool and no clock of its own but the one for writes.
-`read_some` returns all the body bytes that one read of the socket brought, so that a burst of
+`read_some` returns all the body bytes that one read of the connection brought, so that a burst of
 chunks is one batch for the pipeline. Parsing is httptools' (llhttp, strict).
 
 Everything that goes wrong is a `Truncated` (the connection broke) or a `RemoteProtocolError` (what
@@ -17,21 +17,21 @@ import trio
 
 from nursling.engine.errors import ConnectTimeout, NurslingError, RemoteProtocolError, Truncated
 
-from ..reading import receive_some
-
-
-WRITE_SIZE = 65536
-"""One write: the write clock wants progress, not the whole body."""
+from ..wire import Gone, Stalled, Wire
 
 
 class Exchange:
     """One request and its answer. A `Source` of the pipeline, once `ask` has returned."""
 
-    def __init__(self, stream: trio.abc.Stream, *, max_head_bytes: int) -> None:
+    def __init__(self, wire: Wire, *, max_head_bytes: int) -> None:
+        self.wire = wire
         self.status = 0
         self.headers: dict[str, str] = {}
         """Names in lower case; a repeated header is joined by commas."""
-        self._stream = stream
+        self.sent = False
+        """Whether the whole request was handed to the connection."""
+        self.heard = False
+        """Whether a byte of an answer has come."""
         self._parser = httptools.HttpResponseParser(self)
         self._head_budget = max_head_bytes
         self._headed = False
@@ -71,17 +71,50 @@ class Exchange:
         lines += [b"%b: %b" % header for header in headers]
         if any(b"\r" in line or b"\n" in line for line in lines):
             raise ValueError("a line break in the head of a request")
-        head = b"\r\n".join(lines) + b"\r\n\r\n"
-        try:
-            await self._send(head + body[:WRITE_SIZE], write_timeout)
-            for start in range(WRITE_SIZE, len(body), WRITE_SIZE):
-                await self._send(body[start : start + WRITE_SIZE], write_timeout)
-        except trio.BrokenResourceError:
-            pass  # an early refusal (413) may have been sent before the connection was cut
+        request = b"\r\n".join(lines) + b"\r\n\r\n" + body
+        written = self.wire.write_now(request)
+        if written < len(request):
+            await self._send_rest(memoryview(request)[written:], write_timeout)
+        else:
+            self.sent = True
         while not self._headed:
             await self._read_head()
+        if not self.sent:
+            self._keep_alive = False
+
+    async def _send_rest(self, rest: memoryview, patience: float) -> None:
+        """Send what did not fit at once, with an ear for an answer that comes before its end.
+
+        An upstream may refuse a request (413) whose body it does not take. Without that ear both
+        sides would wait: it for nothing more, we for the write clock. RFC 9112 §9.5.
+        """
+        stalled = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hear_refusal, nursery.cancel_scope)
+            try:
+                await self.wire.write_all(rest, patience, shield=False)
+                self.sent = True
+            except Gone:
+                pass  # the refusal may have been sent before the connection was cut
+            except Stalled:
+                stalled = True
+            nursery.cancel_scope.cancel()
+        if stalled:
+            raise ConnectTimeout(f"the upstream took no byte of the request for {patience:g} s")
+
+    async def _hear_refusal(self, sending: trio.CancelScope) -> None:
+        """Read up to the head of the answer; if it is no success, stop sending."""
+        try:
+            while not self._headed:
+                await self._read_head()
+        except NurslingError as error:
+            self._failure = error
+        if self._failure is not None or self.status >= 300:
+            sending.cancel()
 
     async def _read_head(self) -> None:
+        if self._failure is not None:
+            raise self._failure
         data = await self._receive()
         if not data:
             raise Truncated("the upstream closed the connection before it answered")
@@ -112,18 +145,14 @@ class Exchange:
         self._body.clear()
         return data
 
-    async def _send(self, data: bytes, patience: float) -> None:
-        with trio.move_on_after(patience) as scope:
-            await self._stream.send_all(data)
-        if scope.cancelled_caught:
-            raise ConnectTimeout(f"the upstream took no byte of the request for {patience:g} s")
-
     async def _receive(self) -> bytes:
         try:
-            return await receive_some(self._stream)
-        except trio.BrokenResourceError:
+            data = await self.wire.read_some()
+        except Gone:
             self._failure = Truncated("the connection to the upstream broke")
             raise self._failure from None
+        self.heard = self.heard or bool(data)
+        return data
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -162,8 +191,10 @@ class Exchange:
         self.status = status
         self._headed = True
         self._keep_alive = self._parser.should_keep_alive()
-        chunked = self.headers.get("transfer-encoding", "").lower().endswith("chunked")
-        self._until_eof = not chunked and "content-length" not in self.headers
+        coding = self.headers.get("transfer-encoding", "").lower()
+        if coding not in {"", "chunked"}:
+            self._failure = RemoteProtocolError("the upstream's reply is in a coding of its own")
+        self._until_eof = not coding and "content-length" not in self.headers
         if self._until_eof:
             self._keep_alive = self._keep_alive and status in {204, 304}
 

@@ -20,11 +20,13 @@ import trio
 from nursling.engine.errors import ConnectFailed
 from nursling.engine.limits import DEFAULT_LIMITS, Limits
 
+from ..wire import Wire, wire_of
+
 
 Origin = tuple[str, str, int]
 """Scheme, host, port."""
 
-Dial = Callable[[Origin], Awaitable[trio.abc.Stream]]
+Dial = Callable[[Origin], Awaitable[Wire]]
 """Opens a connection, TLS included. Raises `ConnectFailed`, whose `detail` has the reason."""
 
 NOT_THERE = "no connection to the upstream"
@@ -35,28 +37,32 @@ class Pool:
     """The idle connections, by origin; the last one used is the first to be used again."""
 
     def __init__(self, dial: Dial, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._dial = dial
+        self.dial = dial
+        """Opens a connection that is not of the pool."""
         self._limits = limits
-        self._idle: dict[Origin, deque[tuple[float, trio.abc.Stream]]] = {}
+        self._idle: dict[Origin, deque[tuple[float, Wire]]] = {}
         """With the time of its expiry; the oldest first. No origin is without a connection."""
         self._filled = trio.Event()
 
-    async def take(self, origin: Origin) -> trio.abc.Stream:
-        """Return a connection that is open as far as we can see. Raises `ConnectFailed`."""
-        while origin in self._idle:
-            expiry, stream = self._pop(origin, newest=True)
-            if expiry > trio.current_time() and not _has_news(stream):
-                return stream
-            await trio.aclose_forcefully(stream)
-        return await self._dial(origin)
+    async def take(self, origin: Origin) -> Wire | None:
+        """Return a kept connection that is open as far as we can see, if there is one.
 
-    async def give_back(self, origin: Origin, stream: trio.abc.Stream) -> None:
+        One on which bytes or an end wait is of no use any more: nobody asked for them.
+        """
+        while origin in self._idle:
+            expiry, wire = self._pop(origin, newest=True)
+            if expiry > trio.current_time() and not wire.has_news():
+                return wire
+            await wire.close()
+        return None
+
+    async def give_back(self, origin: Origin, wire: Wire) -> None:
         """Keep a connection for the next request; past `max_idle`, in place of the oldest."""
         idle = self._idle.setdefault(origin, deque())
-        idle.append((trio.current_time() + self._limits.keep_alive, stream))
+        idle.append((trio.current_time() + self._limits.keep_alive, wire))
         self._filled.set()
         if len(idle) > self._limits.max_idle:
-            await trio.aclose_forcefully(self._pop(origin)[1])
+            await self._pop(origin)[1].close()
 
     async def sweep(self) -> NoReturn:
         """Close connections when their time is over, for ever: without it they wait for traffic.
@@ -70,17 +76,17 @@ class Pool:
             await trio.sleep_until(min(idle[0][0] for idle in self._idle.values()))
             for origin in [*self._idle]:
                 while self._expired(origin):
-                    await trio.aclose_forcefully(self._pop(origin)[1])
+                    await self._pop(origin)[1].close()
 
     async def aclose(self) -> None:
         """Close all idle connections."""
         while self._idle:
-            await trio.aclose_forcefully(self._pop(next(iter(self._idle)))[1])
+            await self._pop(next(iter(self._idle)))[1].close()
 
     def _expired(self, origin: Origin) -> bool:
         return origin in self._idle and self._idle[origin][0][0] <= trio.current_time()
 
-    def _pop(self, origin: Origin, *, newest: bool = False) -> tuple[float, trio.abc.Stream]:
+    def _pop(self, origin: Origin, *, newest: bool = False) -> tuple[float, Wire]:
         idle = self._idle[origin]
         entry = idle.pop() if newest else idle.popleft()
         if not idle:
@@ -91,15 +97,15 @@ class Pool:
 def dialer(context: ssl.SSLContext) -> Dial:
     """Make the real `Dial`: TCP with happy eyeballs, and TLS for `https`."""
 
-    async def dial(origin: Origin) -> trio.abc.Stream:
+    async def dial(origin: Origin) -> Wire:
         scheme, host, port = origin
         try:
             stream = await trio.open_tcp_stream(host, port)
         except OSError as error:
-            why = f"cannot connect to {host}:{port}: {_reason(error)}"
+            why = f"cannot connect to {host}:{port}: {reason_of(error)}"
             raise ConnectFailed(NOT_THERE, detail=why) from error
         if scheme == "http":
-            return stream
+            return wire_of(stream)
         # https_compatible: HTTP does not wait for a close_notify, so closing cannot hang.
         secured: trio.SSLStream[trio.SocketStream] = trio.SSLStream(
             stream, context, server_hostname=host, https_compatible=True
@@ -108,24 +114,17 @@ def dialer(context: ssl.SSLContext) -> Dial:
             await secured.do_handshake()
         except trio.BrokenResourceError as error:
             await trio.aclose_forcefully(stream)
-            why = f"no TLS with {host}:{port}: {_reason(error.__cause__)}"
+            why = f"no TLS with {host}:{port}: {reason_of(error.__cause__)}"
             raise ConnectFailed(NOT_THERE, detail=why) from error
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
-        return secured
+        return wire_of(secured)
 
     return dial
 
 
-def _has_news(stream: trio.abc.Stream) -> bool:
-    """Whether bytes or an end wait on an idle connection: either way it is of no use any more."""
-    if isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    return isinstance(stream, trio.SocketStream) and stream.socket.is_readable()
-
-
-def _reason(error: BaseException | None) -> str:
+def reason_of(error: BaseException | None) -> str:
     """Say why there is no connection, in the words of the operating system or of OpenSSL."""
     while error is not None:
         match error:
