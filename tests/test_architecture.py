@@ -21,8 +21,8 @@ MODULES = ENGINE + TRANSPORTS
 FORMATS = {"chat", "responses", "peer", "codex", "messages"}
 
 HOMES: dict[str, tuple[str, ...]] = {
-    "httpx": ("transports/upstream/client.py",),
-    "httpcore": ("transports/upstream/client.py", "transports/upstream/pool.py"),
+    "httpx": ("transports/upstream/",),
+    "httpcore": (),
     "httptools": ("transports/upstream/exchange.py",),
     "hypercorn": ("transports/http/server.py", "transports/http/protocol.py"),
     "h11": ("transports/http/protocol.py",),
