@@ -31,6 +31,7 @@ from rich.console import Console
 from . import options, processes, report, soak_report
 from .processes import Failed, announced_port, free_port, module, running, wait_for_port
 from .soak_load import GRACE, Order, Progress
+from .soak_lulls import FULL
 from .soak_memory import Reading, descriptors, growth, resident
 from .soak_plan import MODELS, Load, Patience
 from .soak_report import End, Soak
@@ -189,7 +190,12 @@ def run(
             before = descriptors(gateway.pid), descriptors(upstream.pid)
             order = msgspec.json.encode(Order(port, load, patience, seconds, seed)).decode()
             clients = stack.enter_context(running(module("soak_load", order), log, none, ours=True))
-            last, readings = watch(clients, gateway, seconds, show)
+            readers = load.streams + load.quick
+
+            def full() -> bool:
+                return in_flight(port) >= FULL * readers
+
+            last, readings = watch(clients, gateway, seconds, show, full=full)
             end = rest(gateway, upstream, port, before)
             end = stop(gateway, end)
             return last, readings, msgspec.structs.replace(end, bugs=bugs_in(log))
@@ -202,8 +208,13 @@ def watch(
     gateway: subprocess.Popen[bytes],
     seconds: float,
     show: Callable[[Progress, list[Reading]], None],
+    *,
+    full: Callable[[], bool],
 ) -> tuple[Progress, list[Reading]]:
-    """Follow the clients to their end; read the gateway's memory each time they tell something."""
+    """Follow the clients to their end; read the gateway's memory each time they tell something.
+
+    `full`: whether the gateway has the streams that it should have in a lull.
+    """
     assert clients.stdout is not None  # noqa: S101 - `running(ours=True)` made the pipe
     readings: list[Reading] = []
     deadline = time.monotonic() + seconds + GRACE + SILENCE
@@ -215,7 +226,8 @@ def watch(
         progress = msgspec.json.decode(line, type=Progress)
         if gateway.poll() is not None:
             raise Failed(f"the gateway ended with status {gateway.returncode}")
-        readings.append(Reading(progress.at, resident(gateway.pid), progress.lull))
+        lull = progress.lull if progress.lull and full() else 0
+        readings.append(Reading(progress.at, resident(gateway.pid), lull))
         show(progress, readings)
         if progress.over:
             return progress, readings
