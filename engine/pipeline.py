@@ -3,9 +3,10 @@
     source ──bytes──▶ decode ══▶ normalize ══▶ whoever asked
 
 The law of this file: everything that a request starts ends with its nursery, and what leaves the
-nursery is one event list or one exception, never a group. `══` are memory channels of a few
+nursery is one event list or one exception, never a group. `══` are lanes: memory channels of a few
 batches; a batch is what one read of the upstream brought. So a slow reader at the end stops the
-reads at the beginning, and memory stays flat.
+reads at the beginning, and memory stays flat. A batch that meets no other on its way is carried
+through the stages by hand (`Lane.step`): waking a task costs more than all the work on a token.
 
 Clocks (`limits.py` has the numbers). One cancel scope around the conversation with the upstream
 carries them all; its deadline moves. `connect` belongs to the upstream object. *First event* and
@@ -33,13 +34,12 @@ from typing import Any, Protocol
 import msgspec
 import trio
 
-from . import jsontext
 from .accumulate import Accumulator, FinishedReply
+from .blame import came_second, concealed, the_one
 from .errors import (
     ErrorInfo,
     FirstEventTimeout,
     IdleTimeout,
-    InternalError,
     LocalProtocolError,
     NurslingError,
     TotalTimeout,
@@ -151,7 +151,7 @@ class Reply:
         self._ready: deque[Event] = deque()
         self._settled = False  # the second stage has had the last word
         self._over = False
-        self._send, self._batches = trio.open_memory_channel[list[Event]](BATCHES)
+        self._lane = Lane()
 
     @property
     def message(self) -> FinishedReply:
@@ -193,18 +193,31 @@ class Reply:
         if self._over:
             return []
         try:
-            batch = await self._batches.receive()
+            batch = await self._lane.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
             raise LocalProtocolError("this reply is closed") from None
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
-                batch += self._batches.receive_nowait()
-        self._over = isinstance(batch[-1], Ended | Failed)
+                batch += self._lane.receiving.receive_nowait()
+        self._over = bool(batch) and isinstance(batch[-1], Ended | Failed)
         return batch
 
+    def hand_to(self, taker: Callable[[list[Event]], list[Event] | None]) -> None:
+        """Let `taker` have batches without waking the task that waits in `receive`.
+
+        It is called instead, by a stage of the pipeline, with every batch but the last. It must not
+        raise, and cannot wait. It returns None if all is done, else what `receive` is to return:
+        the batch, if it did nothing with it, or `[]` if only the waiting is left to do.
+        """
+
+        def step(batch: list[Event]) -> list[Event] | None:
+            return batch if isinstance(batch[-1], Ended | Failed) else taker(batch)
+
+        self._lane.step = step
+
     def close(self) -> None:
-        """Let go of the channel: from now on `receive` raises."""
-        self._batches.close()
+        """Let go of the lane: from now on `receive` raises."""
+        self._lane.close()
 
     def __aiter__(self) -> Reply:
         return self
@@ -228,16 +241,16 @@ class Reply:
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start the stages."""
-        send, receive = trio.open_memory_channel[list[Event]](BATCHES)
-        nursery.start_soon(self._decode, send)
-        nursery.start_soon(self._normalize, receive, self._send)
+        lane = Lane()
+        nursery.start_soon(self._decode, lane)
+        nursery.start_soon(self._normalize, lane, self._lane)
 
     # The stages.
 
-    async def _decode(self, out: trio.MemorySendChannel[list[Event]]) -> None:
+    async def _decode(self, out: Lane) -> None:
         """First stage: talk to the upstream; pass on a batch of events per read."""
         last: list[Event]
-        with out:
+        with out.sending:
             try:
                 last = await self._converse(out)
             except Exception as error:  # noqa: BLE001 - a bug here is this reply's failure only
@@ -249,7 +262,7 @@ class Reply:
             if last:
                 await out.send(last)
 
-    async def _converse(self, out: trio.MemorySendChannel[list[Event]]) -> list[Event]:
+    async def _converse(self, out: Lane) -> list[Event]:
         """Hold the conversation; return the events that end it, unless they were sent already."""
         limits = self.target.limits
         decoder = self.target.format.decoder(self.request, limits)
@@ -283,7 +296,7 @@ class Reply:
                         news, patience = True, clock(limits.idle_timeout)
                     if isinstance(events[-1], Failed):
                         return events
-                    if not passed_on(out, events):
+                    if not out.pass_on(events):
                         scope.deadline = end  # it is our reader that we wait for
                         await out.send(events)
                     if isinstance(events[-1], Ended):
@@ -340,43 +353,54 @@ class Reply:
             except NurslingError:
                 return  # the reply is whole; only its connection is lost
 
-    async def _normalize(
-        self,
-        source: trio.MemoryReceiveChannel[list[Event]],
-        out: trio.MemorySendChannel[list[Event]],
-    ) -> None:
+    async def _normalize(self, source: Lane, out: Lane) -> None:
         """Second stage: hold events to the grammar and fold them."""
         grammar = Grammar()
-        with source, out:
-            async for batch in source:
-                if self._settled:
-                    continue  # until the first stage has noticed
-                legal: list[Event] = []
-                failure: NurslingError | None = None
-                try:
-                    if self._scissors is not None:
-                        batch = self._scissors.cut(batch)  # noqa: PLW2901 - what is left of it
-                    for event in batch:
-                        if isinstance(event, Failed):
-                            event.error = concealed(event.error, self.target.conceal)
-                        grammar.take(event, legal)
-                except Exception as error:  # noqa: BLE001 - a bug here is this reply's failure only
-                    failure = the_one(error)
-                try:
-                    self._accumulator.add(legal)
-                except Exception as error:  # noqa: BLE001 - as above
-                    failure = failure or the_one(error)
-                if failure is not None:
-                    came_second(failure, self.error)
-                    self.error = failure
-                    legal = [event for event in legal if not isinstance(event, Ended | Failed)]
-                    legal.append(Failed(failure.info()))
-                    self.message.error = failure.info()
-                    self._settle()
-                if self._scissors is not None and self._scissors.over:
-                    self._settle()
-                if legal and not passed_on(out, legal):
+
+        def step(batch: list[Event]) -> list[Event] | None:
+            if not out.free:
+                return batch
+            legal = self._hold_to(grammar, batch)
+            if legal:
+                out.pass_on(legal)
+            return None
+
+        source.step = step
+        with source.receiving, out.sending, suppress(trio.EndOfChannel):
+            while True:
+                legal = self._hold_to(grammar, await source.receive())
+                if legal and not out.pass_on(legal):
                     await out.send(legal)
+
+    def _hold_to(self, grammar: Grammar, batch: list[Event]) -> list[Event]:
+        """Return what the grammar makes of a batch, folded; a failure of ours ends it."""
+        if self._settled:
+            return []  # until the first stage has noticed
+        legal: list[Event] = []
+        failure: NurslingError | None = None
+        try:
+            if self._scissors is not None:
+                batch = self._scissors.cut(batch)
+            for event in batch:
+                if isinstance(event, Failed):
+                    event.error = concealed(event.error, self.target.conceal)
+                grammar.take(event, legal)
+        except Exception as error:  # noqa: BLE001 - a bug here is this reply's failure only
+            failure = the_one(error)
+        try:
+            self._accumulator.add(legal)
+        except Exception as error:  # noqa: BLE001 - as above
+            failure = failure or the_one(error)
+        if failure is not None:
+            came_second(failure, self.error)
+            self.error = failure
+            legal = [event for event in legal if not isinstance(event, Ended | Failed)]
+            legal.append(Failed(failure.info()))
+            self.message.error = failure.info()
+            self._settle()
+        if self._scissors is not None and self._scissors.over:
+            self._settle()
+        return legal
 
 
 @asynccontextmanager
@@ -407,6 +431,61 @@ async def open_reply(request: Request, target: Target) -> AsyncGenerator[Reply, 
         raise outcome
 
 
+class Lane:
+    """What joins two stages: a memory channel of batches, and a short cut past it.
+
+    A batch that finds its receiver waiting has nothing before it. It is given to `step`, the
+    receiver's own work, here and now instead of at the scheduler's next pass; what `step` returns
+    is what the receiver is woken with, unless it is None.
+    """
+
+    def __init__(self) -> None:
+        self.sending, self.receiving = trio.open_memory_channel[list[Event]](BATCHES)
+        self.step: Callable[[list[Event]], list[Event] | None] | None = None
+        self.free = False
+        """Whether the receiver waits: `pass_on` will find room."""
+
+    def pass_on(self, batch: list[Event]) -> bool:
+        """Send without waiting; False if there is no room."""
+        if self.free and self.step is not None:
+            rest = self.step(batch)
+            if rest is None:
+                return True
+            batch = rest
+        try:
+            self.sending.send_nowait(batch)
+        except trio.WouldBlock:
+            return False
+        self.free = False
+        return True
+
+    async def send(self, batch: list[Event]) -> None:
+        """Send, when there is room."""
+        self.free = False
+        await self.sending.send(batch)
+
+    async def receive(self) -> list[Event]:
+        """Return the next batch. Raises `trio.EndOfChannel` behind the last one."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            batch = self.receiving.receive_nowait()
+        except trio.WouldBlock:
+            self.free = True  # from here to the sender's call no other task runs
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return batch
+        try:
+            return await self.receiving.receive()
+        finally:
+            self.free = False
+
+    def close(self) -> None:
+        """Let go of both ends, and of whoever has made the step: it may well know us."""
+        self.sending.close()
+        self.receiving.close()
+        self.step = None
+
+
 class Witness:
     """Remembers with which exception a block was left: Trio rebuilds groups that pass a nursery."""
 
@@ -418,47 +497,3 @@ class Witness:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.error = error
-
-
-def passed_on(channel: trio.MemorySendChannel[list[Event]], batch: list[Event]) -> bool:
-    """Send without a detour through the scheduler, if there is room."""
-    try:
-        channel.send_nowait(batch)
-    except trio.WouldBlock:
-        return False
-    return True
-
-
-def the_one(error: Exception) -> NurslingError:
-    """Choose what a failed stage is said to have failed of.
-
-    Of a group, the upstream's fault comes before ours; the group stays reachable as the context.
-    """
-    if isinstance(error, NurslingError):
-        return error
-    if isinstance(error, ExceptionGroup):
-        leaves = [the_one(leaf) for leaf in error.exceptions]
-        leaves.sort(key=lambda leaf: leaf.fault != "upstream")
-        leaves[0].__context__ = error
-        return leaves[0]
-    bug = InternalError("an internal error of the gateway")
-    bug.__cause__ = error
-    return bug
-
-
-def came_second(told: BaseException | None, other: BaseException | None) -> None:
-    """Keep an error that stands behind the one that is told: at the end of its contexts."""
-    if told is None or other is None:
-        return
-    while told.__context__ is not None:
-        told = told.__context__
-    if told is not other:
-        told.__context__ = other
-
-
-def concealed(info: ErrorInfo, conceal: Callable[[str], str]) -> ErrorInfo:
-    """Hide secrets in all words of an error, the upstream's own object included."""
-    raw = info.raw
-    if raw is not None:
-        raw = jsontext.loads(conceal(jsontext.dumps(raw).decode()).encode())
-    return msgspec.structs.replace(info, message=conceal(info.message), raw=raw)

@@ -56,6 +56,9 @@ class Wire(ABC):
     client: Address | None = None
     server: Address | None = None
 
+    prompt = False
+    """Whether `write_now` ever writes anything."""
+
     _looks = 1
     """How often per `patience` a waiting write is stopped to ask the queue: once where stopping
     breaks the stream."""
@@ -126,6 +129,7 @@ class SocketWire(Wire):
     slow client longer than `patience`; so the queue itself is asked before a client is given up.
     """
 
+    prompt = True
     _looks = 8
 
     def __init__(self, stream: trio.SocketStream) -> None:

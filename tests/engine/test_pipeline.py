@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from nursling.engine.blame import came_second
 from nursling.engine.errors import (
     ConnectFailed,
     ErrorInfo,
@@ -38,7 +39,7 @@ from nursling.engine.events import (
     UsageReported,
 )
 from nursling.engine.limits import Limits
-from nursling.engine.pipeline import Reply, Target, came_second, open_reply
+from nursling.engine.pipeline import Reply, Target, open_reply
 from nursling.engine.request import Request
 from support.toy import HELLO, REQUEST, Script, Step, ToyFormat, line, opening, words
 

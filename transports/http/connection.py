@@ -24,6 +24,7 @@ from nursling.engine import jsontext
 from nursling.engine.errors import UpgradeRefused
 from nursling.engine.formats.openai_errors import render_error
 
+from .express import express_of
 from .gateway import Gateway
 from .stamps import Headers, new_request_id, own_request_id, stamps
 
@@ -69,6 +70,7 @@ class Stamp:
         self._started = time.perf_counter()
         self._waited = 0.0
         self.status = 0
+        self.express = express_of(scope)
         self.undelivered = False
         """Whether the server has said that something sent did not reach the client."""
         self.request_id = own_request_id(scope["headers"]) or new_request_id(

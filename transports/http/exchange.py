@@ -19,7 +19,6 @@ from urllib.parse import quote
 import trio
 from quart import Request as HTTPRequest
 
-from nursling.engine import jsontext
 from nursling.engine.errors import Draining, ErrorInfo, InternalError, NurslingError, error_from
 from nursling.engine.events import Event, Failed, ItemStarted, Started, is_meaningful
 from nursling.engine.formats.base import Encoder, Format
@@ -29,9 +28,10 @@ from nursling.engine.pipeline import Reply, open_reply
 from nursling.engine.request import Request
 
 from .body import read_json
-from .connection import Send, Stamp, header_pairs
+from .connection import Send, Stamp
 from .gateway import Gateway, Record
 from .metrics import reason_of
+from .out import Out
 
 
 MAX_LOST = 32
@@ -60,44 +60,6 @@ def printable(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-class Out:
-    """The client's side: what was sent so far."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.started = False
-        self.ended = False
-        self.size = 0
-
-    async def start(self, status: int, headers: dict[str, str]) -> None:
-        """Send status and headers."""
-        self.started = True
-        await self._send(
-            {"type": "http.response.start", "status": status, "headers": header_pairs(headers)}
-        )
-
-    async def write(self, data: bytes) -> None:
-        """Send a piece of the body."""
-        if data:
-            self.size += len(data)
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end(self) -> None:
-        """End the body well. Without it the server cuts the connection."""
-        if not self.ended:
-            self.ended = True
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def json(self, status: int, body: dict[str, Any], headers: dict[str, str]) -> None:
-        """Send a whole JSON body, but for its formal end."""
-        text = jsontext.dumps(body)
-        await self.start(
-            status,
-            {"content-type": "application/json", "content-length": str(len(text)), **headers},
-        )
-        await self.write(text)
-
-
 class Exchange:
     """One request and its answer. The `Runner` of an `Answer`."""
 
@@ -109,12 +71,13 @@ class Exchange:
         self._request: Request | None = None
         self._reply: Reply | None = None
         self._encoder: Encoder | None = None
+        self._bug: Exception | None = None  # of `_tell_now`
         self._lost: set[str] = set()
 
     async def run(self, send: Send, stamp: Stamp) -> None:
         """Answer. A cancellation (the client has left) passes through, recorded."""
         self._stamp = stamp
-        self._out = out = Out(send)
+        self._out = out = Out(send, stamp)
         self._record = Record(
             request_id=stamp.request_id, route=self._form.name, outcome="client_gone"
         )
@@ -177,18 +140,41 @@ class Exchange:
             data += encoder.beat()  # a server may hold the headers until the body begins
         await out.start(200, STREAM_HEADERS | self._headers(reply))
         await out.write(data)
+        if self._stamp.express is not None:
+            reply.hand_to(self._tell_now)
         while not reply.over:
-            with trio.move_on_after(beat) as silence:
+            with trio.CancelScope(deadline=out.spoke + beat) as silence:
                 batch = await reply.receive()
+            if self._bug is not None:
+                raise self._bug
             if silence.cancelled_caught:
-                await out.write(encoder.beat())
-            else:
+                if trio.current_time() >= out.spoke + beat:  # else `_tell_now` has spoken since
+                    await out.write(encoder.beat())
+            elif batch:
                 await self._notice_leaving(reply)
                 self._note(batch)
                 data = encoder.encode(batch)
                 self._keep(reply)
                 await out.write(data)
+            else:
+                await out.flush()
         self._settle(reply, batch[-1])
+
+    def _tell_now(self, batch: list[Event]) -> list[Event] | None:
+        """Tell the client what needs no waiting, without waking the task that waits for a batch.
+
+        See `Reply.hand_to`. A bug is left to that task: the pipeline is not at fault.
+        """
+        out, encoder = self._out, self._encoder
+        if encoder is None or not out.free:
+            return batch
+        try:
+            self._note(batch)
+            data = encoder.encode(batch)
+        except Exception as bug:  # noqa: BLE001 - raised where it belongs
+            self._bug = bug
+            return []
+        return None if not data or out.write_now(data) else []
 
     async def _whole(self, request: Request, reply: Reply) -> None:
         with self._stamp.waiting():

@@ -13,9 +13,9 @@ import secrets
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 from typing import Protocol as Interface  # "protocol" is HTTP here
 
 import h11
@@ -30,7 +30,15 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent
+from hypercorn.typing import (
+    AppWrapper,
+    ASGIReceiveEvent,
+    ASGISendEvent,
+    ConnectionState,
+    H11SendableEvent,
+    HTTPScope,
+    Scope,
+)
 
 from nursling.engine import jsontext
 from nursling.engine.errors import ErrorInfo
@@ -38,12 +46,16 @@ from nursling.engine.formats.openai_errors import render_error
 from nursling.engine.limits import Limits
 
 from ..wire import Wire
+from .express import EXTENSION, Express
 from .stamps import Headers, new_request_id, own_request_id, stamps
 
 
 MAX_BLANK = 4
 """Bytes of empty lines before a request line that are ignored (RFC 9112 §2.2)."""
 
+Send = Callable[[ASGISendEvent | None], Awaitable[None]]
+
+_CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
 _AUTHORITY = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
 
@@ -100,11 +112,62 @@ class Stream(HTTPStream):
         self.state = ASGIHTTPState.CLOSED
 
 
+class ShortWay:
+    """The `Express` of one answer. It knows the protocol only: a stream would be tied to itself."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._number = protocol.keep_alive_requests
+
+    @property
+    def free(self) -> bool:
+        """See `Express`."""
+        protocol = self._protocol
+        return protocol.keep_alive_requests == self._number and protocol.free
+
+    def write_now(self, data: bytes) -> bool:
+        """See `Express`."""
+        return self._protocol.write_now(data)
+
+    async def flush(self) -> None:
+        """See `Express`."""
+        await self._protocol.flush()
+
+
+class Spawner(TaskGroup):
+    """Starts the app. Here a scope passes that Hypercorn has made, and is added to."""
+
+    def __init__(self, tasks: TaskGroup, express: Express) -> None:
+        super().__init__()
+        self._tasks = tasks
+        self._express = express
+
+    async def spawn_app(
+        self, app: AppWrapper, config: Config, scope: Scope, send: Send
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        """Start it, and return what takes the parts of the request."""
+        cast("HTTPScope", scope)["extensions"][EXTENSION] = cast("Any", self._express)
+        return await self._tasks.spawn_app(app, config, scope, send)
+
+
 class Connection(Interface):
     """What is known here of the connection that is served."""
 
     wire: Wire
     broken: bool
+
+    @property
+    def free(self) -> bool:
+        """Whether `write_now` may be called."""
+        ...
+
+    def write_now(self, data: bytes) -> bool:
+        """Write without waiting; False if a rest is left, which `flush` writes."""
+        ...
+
+    async def flush(self) -> None:
+        """Write the rest, as long as it takes."""
+        ...
 
     async def send(self, event: Event) -> None:
         """Take what the protocol wants done."""
@@ -140,11 +203,13 @@ class Protocol(H11Protocol):
         )
         self.connection = self._new_talk()
         self._connection = connection
+        self._tasks = task_group
         self._server = server
         self._request: Headers = []
         self._since = time.perf_counter()
         self._blank = 0
         self._head = b""
+        self._chunked = False
 
     async def handle(self, event: Event) -> None:
         """Take bytes, or the end of the connection."""
@@ -197,11 +262,12 @@ class Protocol(H11Protocol):
         target = _AUTHORITY.sub(b"", request.target, count=1) or b"/"
         if not target.startswith((b"/", b"*")):
             target = b"/" + target
+        self.keep_alive_requests += 1
         self.stream = Stream(
             self.app,
             self.config,
             self.context,
-            self.task_group,
+            Spawner(self._tasks, ShortWay(self)),
             self.ssl,
             self.client,
             self.server,
@@ -218,7 +284,6 @@ class Protocol(H11Protocol):
                 state=self.connection_state,
             )
         )
-        self.keep_alive_requests += 1
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Take what the app sends, and say so if this answer is the connection's last.
@@ -233,6 +298,27 @@ class Protocol(H11Protocol):
             event.headers.append((b"connection", b"close"))
         await super().stream_send(event)
         if self._connection.broken and isinstance(event, Body | EndBody):
+            raise ClientGone
+
+    @property
+    def free(self) -> bool:
+        """Whether `write_now` may be called: inside a body, with nothing held back."""
+        inside = self.connection.our_state is h11.SEND_BODY and not self._head
+        return inside and self._connection.free
+
+    def write_now(self, data: bytes) -> bool:
+        """Write a piece of the body; False if a part of it waits.
+
+        A chunk is framed here (RFC 9112 §7.1): it changes nothing in h11's state.
+        """
+        if self._chunked:
+            return self._connection.write_now(b"%x\r\n%b\r\n" % (len(data), data))
+        return self._connection.write_now(self.connection.send(h11.Data(data=data)) or b"")
+
+    async def flush(self) -> None:
+        """Write what waits. Raises `ClientGone` if it cannot arrive."""
+        await self._connection.flush()
+        if self._connection.broken:
             raise ClientGone
 
     async def _maybe_recycle(self) -> None:
@@ -288,6 +374,7 @@ class Protocol(H11Protocol):
             return
         if isinstance(event, h11.Response):
             self._head = data
+            self._chunked = _CHUNKED in data.lower()
             return
         data, self._head = self._head + data, b""
         if data:

@@ -59,6 +59,7 @@ class Connection:
         self._server = server
         self._limits = server.limits
         self._writing = trio.Lock()
+        self._backlog = b""  # what `write_now` has taken, and the wire has not
         self._reading = trio.CancelScope()
         self._finishing = False
         self._fresh = True  # no request has come on it yet
@@ -125,6 +126,20 @@ class Connection:
                 end = min(end, _in(self._limits.head_timeout))
                 self._reading.deadline = min(_in(self._limits.close_timeout), end)
 
+    @property
+    def free(self) -> bool:
+        """Whether `write_now` may be called: nobody writes, and nothing waits to be written."""
+        return self.wire.prompt and not self._backlog and not self._writing.locked()
+
+    def write_now(self, data: bytes) -> bool:
+        """Write without waiting; False if a rest is left, for `flush` or the next event."""
+        self._backlog = data[self.wire.write_now(data) :]
+        return not self._backlog
+
+    async def flush(self) -> None:
+        """Write what `write_now` has left, as long as it takes."""
+        await self._write(b"")
+
     async def _write(self, data: bytes) -> None:
         # Most writes fit into the socket's buffer: they cost one system call and no scheduling
         # (a third of the cost of a small event, measured).
@@ -134,6 +149,7 @@ class Connection:
         else:
             self._writing.acquire_nowait()
         try:
+            data, self._backlog = self._backlog + data, b""
             data = data[self.wire.write_now(data) :]
             if data:
                 await self.wire.write_all(data, self._limits.write_timeout)
