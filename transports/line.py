@@ -43,8 +43,6 @@ ASK = b"a"
 MOST_DESCRIPTORS = 200
 """In one message: below the kernel's 253, above the number of workers."""
 
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-
 
 class Line:
     """One end of a line. One task may receive, while any number send."""
@@ -99,9 +97,7 @@ class Line:
         await trio.lowlevel.checkpoint()
         while True:
             try:
-                data, descriptors, _, _ = socket.recv_fds(
-                    self._socket, most, MOST_DESCRIPTORS, _CLOEXEC
-                )
+                data, descriptors, _, _ = socket.recv_fds(self._socket, most, MOST_DESCRIPTORS)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._socket)
             except OSError:  # reset: the other end went with messages of ours unread

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -23,9 +24,15 @@ from typing import Any
 import pytest
 import trustme
 
+from nursling.engine.limits import Limits
+from nursling.transports.descriptors import needed
+
 
 PATIENCE = 40.0
 """Seconds after which a test is lost: a loaded machine is slow."""
+
+FEW = 200
+"""The soft limit of descriptors that everything starts with."""
 
 STREAM = json.dumps(
     {
@@ -100,8 +107,9 @@ def with_group(process: subprocess.Popen[str], number: int) -> None:
 @contextmanager
 def crew(workers: int, *arguments: str, scheme: str = "http") -> Iterator[Crew]:
     command = [sys.executable, "-m", "nursling.transports", "serve", "--port", "0"]
+    few = ["sh", "-c", f'ulimit -Sn {FEW}; exec "$@"', "sh"]
     process = subprocess.Popen(
-        [*command, "--workers", str(workers), *arguments],
+        [*few, *command, "--workers", str(workers), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -321,11 +329,18 @@ def test_a_changed_file_is_in_force_in_every_worker(tmp_path: Path) -> None:
 
 
 def test_the_caps_are_those_of_all_workers(tmp_path: Path) -> None:
-    """Of two streams for two workers each gets one; the third is refused, whoever is asked."""
+    """Of two streams for two workers each gets one; the third is refused, whoever is asked.
+
+    And each worker makes room for the descriptors of its own part.
+    """
     file = tmp_path / "small.toml"
     file.write_text('[[models]]\nid = "demo"\nprovider = "demo"\n[limits]\nmax_streams = 2\n')
     with crew(2, "--config", str(file)) as made, streams(made.port, 2):
         assert made.metrics("nursling_streams_in_flight") == {0: 1, 1: 1}
+        if sys.platform == "linux":
+            for worker in (0, 1):
+                soft, _ = resource.prlimit(made.pid_of(worker), resource.RLIMIT_NOFILE)
+                assert FEW < needed(Limits()) // 2 < soft < needed(Limits())
         for _ in range(2):
             with asking(made.port) as third:
                 assert third.recv(12) == b"HTTP/1.1 503"
