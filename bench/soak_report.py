@@ -143,6 +143,8 @@ def table(result: Soak, judged: list[Law]) -> Group:
 
 
 def _memory(memory: Growth) -> str:
+    if not memory.seconds:
+        return f"up to {memory.peak:.1f} MiB; nothing to compare"
     held = f"{memory.low:.1f} to {memory.high:.1f} MiB"
     if memory.lulls:
         held += f" in {memory.lulls} lulls, when nobody was lazy, up to {memory.peak:.1f} between,"

@@ -319,6 +319,29 @@ def test_each_law_can_be_broken(seen: Soak, broken: str | None) -> None:
     assert not broken or names[0].startswith(broken)
 
 
+@pytest.mark.parametrize(
+    ("memory", "said"),
+    [
+        (growth([], since=9, limit=2, lulls=True), "up to 0.0 MiB; nothing to compare"),
+        (
+            growth([Reading(1, 99)], since=0, limit=2, lulls=True),
+            "up to 99.0 MiB; nothing to compare",
+        ),
+        (FLAT, "+0.1 ± 0.1 MiB/h; 99.0 to 100.0 MiB in 0.8 min after 0.2 min"),
+        (growth(lazy_readings(0, minutes=5), since=0, limit=2, lulls=True), "too short to tell"),
+        (
+            growth(lazy_readings(0), since=0, limit=2, lulls=True),
+            "in 12 lulls, when nobody was lazy",
+        ),
+    ],
+)
+def test_what_is_said_of_memory(memory: Growth, said: str) -> None:
+    """The line stands with its error, the lulls and the peak; without a line none is made up."""
+    shown = soak_report.laws(result(CLEAN, memory))[3].seen
+    assert said in shown
+    assert ("±" in said or "lulls" in said) == ("±" in shown)
+
+
 # The command.
 
 
