@@ -116,7 +116,8 @@ def check(file: str | None, probe: bool) -> None:
     console.print(_models(config))
     keys = ", ".join(escape(key.name) for key in config.keys) or "none: open to this machine"
     console.print(f"Keys: {keys}")
-    console.print(f"Workers: {config.server.workers}")
+    workers = config.server.workers
+    console.print(f"Workers: {workers}" + (f" (each has 1/{workers} of the caps)" * (workers > 1)))
     for name, (good, answer) in answers.items():
         console.print(f"{escape(name)}: [{'green' if good else 'red'}]{escape(answer)}")
     console.print(f"[green]good:[/] {escape(config.path or 'the built-in configuration')}")

@@ -134,6 +134,7 @@ def test_check_shows_everything_but_secrets() -> None:
     assert result.exit_code == 0, result.output
     for word in ("local", "http://127.0.0.1:1/v1", "any model", "big-1", "[bold]big[/]", "laptop"):
         assert word in result.output
+    assert "Workers: 1\n" in result.output
     assert "good:" in result.output
     assert CANARY not in result.output
 
@@ -147,6 +148,14 @@ def test_check_warns_of_a_file_that_others_can_read(mode: int, lines: int) -> No
     assert result.exit_code == 0
     assert result.stderr.count("\n") == lines
     assert result.stderr.count("warning: nursling.toml:3: a secret in a file") == lines
+
+
+def test_check_counts_the_workers() -> None:
+    """`check` shows how many processes there will be, and of what each has a part."""
+    Path("nursling.toml").write_text("[server]\nworkers = 4\n")
+    result = run("check")
+    assert result.exit_code == 0
+    assert "Workers: 4 (each has 1/4 of the caps)\n" in result.output
 
 
 def test_check_without_a_file() -> None:

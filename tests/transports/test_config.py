@@ -457,8 +457,30 @@ def test_the_command_line_is_checked_too() -> None:
     config = config_from_dict({})
     assert with_address(config, None, 0).server.port == 0
     assert with_address(config, "::1", None).server.host == "::1"
+    assert with_address(config, None, None, 4).server.workers == 4
+    assert with_address(config, None, None).server.workers == 1
     with pytest.raises(ConfigError, match="lets others in"):
         with_address(config, "192.168.0.1", None)
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_node_is_one_process(workers: int | None) -> None:
+    """A node of the mesh has its links in one process: several are refused, wherever it is said."""
+    several = config_from_dict({"server": {"workers": 3}}, environ={})
+    for config, said in [(several, workers), (config_from_dict({}, environ={}), workers or 3)]:
+        node = msgspec.structs.replace(config, node=True)
+        with pytest.raises(ConfigError, match=r"^workers = \d and \[node\] do not go together: "):
+            with_address(node, None, None, said)
+        assert with_address(node, None, None, 1).server.workers == 1
+
+
+@pytest.mark.parametrize("workers", [0, 129, 1.5, "auto"])
+def test_workers_are_a_small_number(workers: object) -> None:
+    """From 1 to 128."""
+    with pytest.raises(
+        ConfigError, match=r"^the configuration: \[server\], workers: expected `int`|"
+    ):
+        config_from_dict({"server": {"workers": workers}}, environ={})
 
 
 @pytest.mark.parametrize(

@@ -320,9 +320,7 @@ def test_an_entry_that_leads_nowhere_is_one_line(empty_place: None) -> None:
     Path("nursling.toml").write_text('[[models]]\nid = "m"\nprovider = "gone"\n')
     result = serve()
     assert result.exit_code == 2
-    assert result.stderr == (
-        "Error: nursling.toml:3: the model 'm': no provider is named 'gone'\n"
-    )
+    assert result.stderr == ("Error: nursling.toml:3: the model 'm': no provider is named 'gone'\n")
 
 
 def test_a_worker_is_nothing_to_start_by_hand() -> None:

@@ -50,6 +50,15 @@ def test_a_terminal_gets_words_that_cannot_colour_it() -> None:
     assert "\u202e" not in out.getvalue()
 
 
+def test_each_line_says_whose_it_is() -> None:
+    """Where there are several workers, every line of one has its number, a library's too."""
+    out = io.StringIO()
+    with logs.written_aside(file=out, worker=3):
+        structlog.get_logger().info("request")
+        logging.getLogger("watchfiles").warning("no")
+    assert [json.loads(line)["worker"] for line in out.getvalue().splitlines()] == [3, 3]
+
+
 def test_the_level_is_a_threshold() -> None:
     """Events below the level are not written."""
     out = io.StringIO()
