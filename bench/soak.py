@@ -45,6 +45,8 @@ SPARE = 200
 """Descriptors of a process beyond its connections."""
 RECALL = 1 << 20
 """Bytes of finished replies that the gateway keeps for references to them."""
+LAG = 2.0
+"""Seconds in which a gateway that keeps up tells its metrics."""
 IN_FLIGHT = b"nursling_streams_in_flight "
 
 
@@ -190,12 +192,7 @@ def run(
             before = descriptors(gateway.pid), descriptors(upstream.pid)
             order = msgspec.json.encode(Order(port, load, patience, seconds, seed)).decode()
             clients = stack.enter_context(running(module("soak_load", order), log, none, ours=True))
-            readers = load.streams + load.quick
-
-            def full() -> bool:
-                return in_flight(port) >= FULL * readers
-
-            last, readings = watch(clients, gateway, seconds, show, full=full)
+            last, readings = watch(clients, gateway, seconds, show, full=lambda: full(port, load))
             end = rest(gateway, upstream, port, before)
             end = stop(gateway, end)
             return last, readings, msgspec.structs.replace(end, bugs=bugs_in(log))
@@ -213,7 +210,7 @@ def watch(
 ) -> tuple[Progress, list[Reading]]:
     """Follow the clients to their end; read the gateway's memory each time they tell something.
 
-    `full`: whether the gateway has the streams that it should have in a lull.
+    `full`: whether a reading in a lull is one to compare.
     """
     assert clients.stdout is not None  # noqa: S101 - `running(ours=True)` made the pipe
     readings: list[Reading] = []
@@ -264,11 +261,19 @@ def stop(gateway: subprocess.Popen[bytes], end: End) -> End:
     return msgspec.structs.replace(end, status=status)
 
 
-def in_flight(port: int) -> int:
+def full(port: int, load: Load) -> bool:
+    """Whether the gateway has the streams of all who read. One that lags far does not answer."""
+    try:
+        return in_flight(port, patience=LAG) >= FULL * (load.streams + load.quick)
+    except Failed:
+        return False
+
+
+def in_flight(port: int, patience: float = SILENCE) -> int:
     """How many requests the gateway says are at work. Raises `Failed`."""
     url = f"http://127.0.0.1:{port}/metrics"
     try:
-        with build_opener(ProxyHandler({})).open(url, timeout=SILENCE) as answer:
+        with build_opener(ProxyHandler({})).open(url, timeout=patience) as answer:
             lines = answer.read().splitlines()
     except OSError as error:
         raise Failed(f"the gateway does not tell its metrics: {error}") from None
