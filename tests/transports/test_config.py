@@ -477,9 +477,7 @@ def test_a_node_is_one_process(workers: int | None) -> None:
 @pytest.mark.parametrize("workers", [0, 129, 1.5, "auto"])
 def test_workers_are_a_small_number(workers: object) -> None:
     """From 1 to 128."""
-    with pytest.raises(
-        ConfigError, match=r"^the configuration: \[server\], workers: expected `int`|"
-    ):
+    with pytest.raises(ConfigError, match=r"\[server\], workers: expected `int`"):
         config_from_dict({"server": {"workers": workers}}, environ={})
 
 

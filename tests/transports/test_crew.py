@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -155,12 +155,16 @@ async def test_what_a_worker_did_not_take_goes_to_another() -> None:
 async def run(
     script: str,
     monkeypatch: pytest.MonkeyPatch,
-    until: Any,
+    until: Any = None,
     *,
     drain_timeout: float = 0.2,
     now: bool = False,
+    on_ready: Callable[[], object] = lambda: None,
 ) -> tuple[str | None, bool]:
-    """Run a crew of one such script until something is so; why it failed, and if it was ready."""
+    """Run a crew of one such script until something is so, or it is ready.
+
+    Returns why it failed, and whether it was ready.
+    """
     monkeypatch.setattr(workers, "COMMAND", ("sh", "-c", script))
     stop, at_once = trio.Event(), trio.Event()
     began: list[bool] = []
@@ -168,27 +172,27 @@ async def run(
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
 
+            def begin() -> None:
+                began.append(True)
+                on_ready()
+
             async def serve() -> None:
                 crew = Crew(orders, 1, stop, at_once)
-                failures.append(
-                    await crew.run(
-                        [], drain_timeout=drain_timeout, on_ready=lambda: began.append(True)
-                    )
-                )
+                failures.append(await crew.run([], drain_timeout=drain_timeout, on_ready=begin))
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(serve)
+            until = until or (lambda: began)
             while not until():  # noqa: ASYNC110 - a line of a log has no event
                 await trio.sleep(0.01)
             stop.set()
             if now:
                 at_once.set()
-            await trio.sleep_forever()
     return failures[0], bool(began)
 
 
 async def test_a_worker_that_dies_again_and_again_is_replaced_ever_later(
-    log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each pause is twice the one before, up to the longest; and a stop ends a pause."""
     monkeypatch.setattr(workers, "FIRST_PAUSE", 0.01)
@@ -200,7 +204,9 @@ async def test_a_worker_that_dies_again_and_again_is_replaced_ever_later(
     def ended() -> list[dict[str, Any]]:
         return lines_of(log, "worker ended")
 
-    failure, ready = await run("read orders; printf r >&0; exit 7", monkeypatch, last)
+    began = tmp_path / "began"
+    script = f"read orders; printf r >&0; until [ -e {began} ]; do sleep 0.01; done; exit 7"
+    failure, ready = await run(script, monkeypatch, last, on_ready=began.touch)
     assert (failure, ready) == (None, True)
     assert [line["again_in"] for line in ended()] == [0.01, 0.02, 0.04, 0.08, 0.16]
     assert {line["status"] for line in ended()} == {7}
@@ -249,7 +255,7 @@ async def test_who_does_not_end_is_killed(
     """A worker that hears nothing has the clocks of the drain, and some time, and is killed."""
     monkeypatch.setattr(workers, "END_TIMEOUT", 0.2)
     script = "read orders; printf r >&0; exec sleep 60"
-    failure, ready = await run(script, monkeypatch, lambda: lines_of(log, "worker ready"), now=now)
+    failure, ready = await run(script, monkeypatch, now=now)
     assert (failure, ready) == (None, True)
 
 
@@ -274,7 +280,7 @@ async def test_orders_arrive(
     )
     monkeypatch.setenv("PROGRAM", program)
     script = f'exec {sys.executable} -c "$PROGRAM"'
-    await run(script, monkeypatch, lambda: lines_of(log, "worker ready"), now=True)
+    await run(script, monkeypatch, now=True)
     assert heard.read_bytes() == STOP + NOW
     assert {"SIGINT", "SIGTERM"} <= {*mask.read_text().split()}
     assert not {signal.SIGINT, signal.SIGTERM} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
