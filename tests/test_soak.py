@@ -17,10 +17,10 @@ import pytest
 
 from bench import soak, soak_report
 from bench.plan import PATHS, Api
-from bench.processes import ROOT
+from bench.processes import ROOT, Failed
 from bench.report import Machine
 from bench.soak_check import TaleCheck
-from bench.soak_load import Progress, request_bytes
+from bench.soak_load import Client, Clients, Order, Progress, request_bytes
 from bench.soak_lulls import BUSY, CALM, SETTLE, Lulls
 from bench.soak_memory import Growth, Reading, descriptors, growth, least_squares, resident
 from bench.soak_plan import MODELS, Lane, Load, Patience, Tale, parse_tale
@@ -161,6 +161,41 @@ def test_a_lull_waits_for_the_last_lazy_stream() -> None:
     assert lulls.open(calm + CALM)
     over = calm + CALM + BUSY
     assert (lulls.look(over, 0), lulls.look(over + SETTLE, 0)) == (0, 2)
+
+
+def test_lazy_clients_wait_for_the_end_of_a_lull(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a lull they ask for nothing; behind it each begins at a time of its own."""
+    monkeypatch.setattr("bench.soak_load.say", lambda _: None)
+    everyone = Clients(Order(1, Load(), Patience(10.0), 1800.0, 1))
+    lazy = [Client(everyone, Lane("chat", "chat", 0, "naps")) for _ in range(20)]
+    monkeypatch.setattr(everyone.lulls, "open", lambda _: False)
+    for client in lazy:
+        client.next()
+    begun: list[float] = []
+    monkeypatch.setattr(everyone, "at", lambda when, _: begun.append(when - everyone.began))
+    everyone._tell()
+    assert (everyone.open, len(begun)) == (0, 1)  # it tells again, a second later
+    monkeypatch.setattr(everyone.lulls, "open", lambda _: True)
+    everyone._tell()
+    assert len({round(when, 1) for when in begun[2:]}) > 15
+    assert max(begun) - min(begun) > Patience(10.0).stuck / 2
+
+
+@pytest.mark.parametrize(
+    ("streams", "comparable"), [(1067, True), (1158, True), (1066, False), (None, False)]
+)
+def test_a_gateway_that_lags_is_not_compared(
+    monkeypatch: pytest.MonkeyPatch, streams: int | None, comparable: bool
+) -> None:
+    """It has fewer of the 1,100 streams that are read than it should, or does not even answer."""
+
+    def in_flight(_port: int, patience: float) -> int:
+        if streams is None:
+            raise Failed(f"nothing in {patience} s")
+        return streams
+
+    monkeypatch.setattr(soak, "in_flight", in_flight)
+    assert soak.full(1, Load()) is comparable
 
 
 def test_the_gateway_is_configured() -> None:
