@@ -27,9 +27,10 @@ SERIES = (
     ("#eb6834", "#d95926"),
     ("#1baa7a", "#199e70"),
     ("#9a5bd0", "#a872dc"),
-    ("#8a8881", "#a3a19a"),
 )
 """Colours on light and on dark, in the order in which series appear."""
+MUTED = ("#8a8881", "#a3a19a")
+"""Of what the others are held against."""
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -59,6 +60,8 @@ class Chart(msgspec.Struct, frozen=True):
     line: float | None = None
     """A value that is marked with a line, such as the floor's."""
     line_label: str = ""
+    muted: str = "floor"
+    """A series that is only there to compare with."""
 
 
 STYLE = """
@@ -95,7 +98,7 @@ def draw(chart: Chart) -> str:
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
         f"<title>{escape(chart.title)}</title>",
-        f"<style>{_style(names)}</style>",
+        f"<style>{_style(names, chart.muted)}</style>",
         f'<rect class="card" {card} rx="8"/>',
         _text(20, 28, chart.title, kind="title"),
         _text(20, 48, chart.subtitle),
@@ -108,9 +111,12 @@ def _text(x: float, y: float, said: str, *, kind: str = "", anchor: str = "start
     return f'<text{shown} x="{x}" y="{y}" text-anchor="{anchor}">{escape(said)}</text>'
 
 
-def _style(names: Sequence[str]) -> str:
-    light = "".join(f".s{at}{{fill:{SERIES[at % len(SERIES)][0]}}}" for at in range(len(names)))
-    dark = "".join(f".s{at}{{fill:{SERIES[at % len(SERIES)][1]}}}" for at in range(len(names)))
+def _style(names: Sequence[str], muted: str) -> str:
+    colours = [
+        MUTED if name == muted else SERIES[place % len(SERIES)] for place, name in enumerate(names)
+    ]
+    light = "".join(f".s{place}{{fill:{one[0]}}}" for place, one in enumerate(colours))
+    dark = "".join(f".s{place}{{fill:{one[1]}}}" for place, one in enumerate(colours))
     return f"{STYLE}{light}\n@media(prefers-color-scheme:dark){{{DARK}{dark}}}"
 
 

@@ -73,7 +73,9 @@ class Decode(msgspec.Struct, frozen=True):
 @options.readme_option
 def decode(*, repeat: int, only: tuple[str, ...], path: Path | None, into_readme: bool) -> None:
     """Micro-benchmarks of the hot code, with a guard for each optimised path."""
-    setup = Setup("decode", repeat, Timing(), gateways.nursling(), Cores(), path, into_readme)
+    setup = options.checked(
+        Setup("decode", repeat, Timing(), gateways.nursling(), Cores(), path, into_readme)
+    )
     chosen = [one for one in cases() if _fits(one.name, only)]
     watched = [one for one in guards() if _fits(one.name, only)]
     if not chosen and not watched:
@@ -100,6 +102,7 @@ def measure(case: Case, per_read: int, repeat: int) -> Spread:
     """CPU µs per event, over so many passes, behind one that warms up."""
     run = case.make(per_read)
     run()
+    gc.collect()
     return spread(_once(run) for _ in range(repeat))
 
 
@@ -108,6 +111,7 @@ def hold(guard: Guard, repeat: int) -> Held:
     fast, plain = guard.fast.make(1), guard.plain.make(1)
     fast()
     plain()
+    gc.collect()
     pairs = [(_once(fast), _once(plain)) for _ in range(repeat)]
     ours, other = (min(costs) for costs in zip(*pairs, strict=True))
     return Held(guard.name, "µs/event", ours, other, other / ours, guard.least)
@@ -121,7 +125,6 @@ def held_pieces(found: Kept) -> Held:
 
 def _once(run: Pass) -> float:
     """CPU µs per event of one pass."""
-    gc.collect()
     gc.disable()  # a collection in the middle of a pass would be another one's garbage
     try:
         began = time.thread_time_ns()
@@ -157,7 +160,6 @@ def block(found: Report[Decode]) -> readme.Block:
         for one in row.held
     ]
     return readme.Block(
-        name="decode",
         table=readme.markdown(
             ["CPU µs per event", *(f"{many} per read" for many in PER_READ)], cells
         ),
@@ -169,6 +171,4 @@ def block(found: Report[Decode]) -> readme.Block:
             line_label="no gain",
         ),
         notes="CPU time of each piece by itself, in one process, medians of passes.",
-        machine=found.machine,
-        date=found.started[:10],
     )

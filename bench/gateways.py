@@ -1,7 +1,7 @@
 """Who is measured: each gateway is a command that anybody could type, and the files it reads.
 
 The law of this file: a gateway learns of the upstream from its configuration only, and every one
-is configured to do as little as it can: no logging of requests, no database, one process. In a
+runs as it comes: no database, one process, and what it logs by itself. In a
 command `{port}` is where it has to listen on 127.0.0.1, `{upstream}` the upstream's port, and
 `{NAME}` the path of a file in `FILES`.
 """

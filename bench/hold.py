@@ -23,7 +23,9 @@ from .plan import Scenario
 
 
 PATIENCE = 30.0
-"""Seconds beyond the ramp until the last stream must have had its first token."""
+"""Seconds beyond the ramp until the last stream must have had its first token, and..."""
+PATIENCE_EACH = 0.02
+"""...for each stream: others may have the gateway's core."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -31,6 +33,11 @@ class Order(msgspec.Struct, frozen=True):
 
     port: int
     scenario: Scenario
+
+
+def patience(scenario: Scenario) -> float:
+    """Seconds in which all streams must have begun."""
+    return scenario.ramp + PATIENCE + PATIENCE_EACH * scenario.streams
 
 
 class Fault(Exception):
@@ -91,7 +98,7 @@ def hold(order: Order) -> None:
             raise Fault(f"no connection: {type(error).__name__}") from None
         held.append(one)
         selector.register(one.sock, selectors.EVENT_READ, one)
-    deadline = began + scenario.ramp + PATIENCE
+    deadline = began + patience(scenario)
     while not all(one.spoke for one in held):
         if time.monotonic() > deadline:
             silent = sum(not one.spoke for one in held)

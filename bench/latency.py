@@ -15,7 +15,9 @@ without a gateway, of the same round. Four questions:
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 
 import click
 import msgspec
@@ -32,8 +34,9 @@ from .report import Report, figure, short
 from .stack import Stack, standing
 
 
-SILENCE = 60_000
-"""Milliseconds between the words of the streams that are merely open."""
+SILENCE = 100_000
+"""Milliseconds between the words of the streams that are merely open. Gateways give up a silent
+upstream, nursling after 120 s."""
 REPLY = 16
 """Events of a request's reply."""
 
@@ -106,11 +109,12 @@ def latency(setup: Setup, *, beside: str) -> None:
             show=lambda so_far, doing: show(table(compare.summaries(chosen, so_far), [], doing)),
         )
         rows = compare.summaries(chosen, rounds)
+
+        def tell(number: int, doing: str) -> None:
+            show(table(rows, more, f"round {number} of {setup.repeat}: {doing}"))
+
         for number in range(1, setup.repeat + 1):
-            for one in more:
-                doing = f"round {number} of {setup.repeat}: beside {one.beside} streams"
-                show(table(rows, more, doing))
-                beside_streams(setup, one)
+            beside_streams(setup, more, functools.partial(tell, number))
     found = Latency(lines(rows, more), rows, more)
     options.finish(
         setup,
@@ -132,20 +136,22 @@ def scenarios(timing: Timing) -> list[Scenario]:
     ]
 
 
-def beside_streams(setup: Setup, more: More) -> None:
+def beside_streams(setup: Setup, more: list[More], show: Callable[[str], None]) -> None:
     """One round of *one more request*, with fresh processes. Raises `Failed`."""
-    silent = Scenario("open", "chat", Plan("chat", 2, pause=SILENCE), more.beside)
     request = Scenario("one more request", "chat", Plan("chat", REPLY), 1)
-    with standing([silent, request], [setup.gateway], setup.cores) as stack:
+    silent = [Scenario("open", "chat", Plan("chat", 2, pause=SILENCE), one.beside) for one in more]
+    with standing([request, *silent], [setup.gateway], setup.cores) as stack:
         for name in ("floor", setup.gateway.name):
             stack.run(name, request, compare.WARMING)
-            with stack.holding(name, silent):
-                idle = _idle(stack, name, setup.timing.seconds)
-                result = stack.run(name, request, setup.timing)
-            window = result.seconds * 1e6
-            cost = (result.cpu_us - idle * window) / max(result.requests, 1)
-            more.cost.setdefault(name, []).append(cost)
-            more.idle.setdefault(name, []).append(idle)
+        for one, scenario in zip(more, silent, strict=True):
+            show(f"beside {one.beside:,} streams")
+            for name in ("floor", setup.gateway.name):
+                with stack.holding(name, scenario):
+                    idle = _idle(stack, name, setup.timing.seconds)
+                    result = stack.run(name, request, setup.timing)
+                cost = (result.cpu_us - idle * result.seconds * 1e6) / max(result.requests, 1)
+                one.cost.setdefault(name, []).append(cost)
+                one.idle.setdefault(name, []).append(idle)
 
 
 def _idle(stack: Stack, name: str, seconds: float) -> float:
@@ -177,7 +183,7 @@ def lines(rows: list[Row], more: list[More]) -> list[Line]:
         costs = one.cost["nursling"]
         to = alone or one.cost["floor"]  # a round behind, while it is being measured
         told = spread(mine / other for mine, other in zip(costs, to, strict=False))
-        name = f"beside {one.beside:,}, CPU"
+        name = f"beside {one.beside:,}"
         found.append(Line(name, spread(costs), spread(one.cost["floor"]), None, told, ratio=True))
     return found
 
@@ -202,7 +208,8 @@ def table(rows: list[Row], more: list[More], doing: str) -> Group:
     """The figures so far, and a line below: what is being done, or how to read them."""
     shown = report.grid("µs", "gateway", "floor", "direct", "more")
     for line in lines(rows, more):
-        told = figure(line.told).replace("\n", "x\n" if line.ratio else "\n")
+        told, *around = figure(line.told).split("\n")
+        told = "\n".join([f"{told}x" if line.ratio else f"+{told}", *around])
         shown.add_row(
             line.name, *(figure(one) for one in (line.gateway, line.floor, line.direct)), told
         )
@@ -232,16 +239,13 @@ def block(found: Report[Latency]) -> readme.Block:
         if line.direct is not None and not line.name.startswith("whole")
     ]
     return readme.Block(
-        name="latency",
         table=readme.markdown(["µs", "nursling", "floor", "direct", "more"], cells),
         chart=Chart("Time to the first token, and of an event on its way", "Median, µs", bars),
         notes=(
-            f"Medians of {found.repeat} rounds. First token: one connection, streams of {REPLY} "
-            "events; event: 50 streams of 20 events/s, from the upstream's write to the client's "
-            "read; whole reply: 64 connections; CPU: that of the gateway for a request; beside N: "
-            "for one more stream while N are open and silent, without what those cost, by that "
-            "beside none. More: than direct, without a gateway; of CPU time, than the floor's."
+            f"First token: one connection, streams of {REPLY} events; event: 50 streams of 20 "
+            "events/s, from the upstream's write to the client's read; whole reply: 64 "
+            "connections; CPU: that of the gateway for a request; beside N: for one more stream "
+            "while N are open and silent, without what those cost, by that beside none. More: "
+            "than direct, without a gateway; of CPU time, than the floor's."
         ),
-        machine=found.machine,
-        date=found.started[:10],
     )

@@ -3,7 +3,7 @@
 The law of this file: one run is one process with one order (JSON) and one result (JSON, on
 standard output). Load goes on from before the window until after it; tokens, requests and CPU time
 are read at both ends of the window, in this process, at the same moment, and what is timed is what
-ended between them. A reply that has begun is read to its end, within `GRACE`, since only a whole
+ended between them. A reply that has begun is read to its end, within `grace`, since only a whole
 one can be judged.
 """
 
@@ -23,12 +23,14 @@ import msgspec
 
 from .measure import Quantiles, Times, quantiles, times
 from .order import StreamCheck, WholeCheck
-from .plan import PATHS, Api, Scenario, Timing
+from .plan import PATHS, Api, Plan, Scenario, Timing
 
 
 READ_SIZE = 262144
 GRACE = 10.0
-"""After the window, until the streams that are under way are given up."""
+"""Seconds after the window until the replies that are under way are given up, and..."""
+LAG = 3.0
+"""...so many times what a paced stream lasts: a gateway that cannot keep up lags behind."""
 KEY = "sk-bench-a-key-that-opens-nothing"
 """What the clients show for a key, for gateways that want one."""
 MAX_FAULTS = 200
@@ -119,7 +121,7 @@ class Load:
         self._until(before.at + timing.seconds)
         after, clocks, self.clocks = self._reading(), self.clocks, Clocks()
         self.more = False
-        self._until(time.monotonic() + scenario.ramp + GRACE, idle=True)
+        self._until(time.monotonic() + grace(scenario.plan), idle=True)
         if self.faults.total() < MAX_FAULTS:  # else nobody has waited for them
             for _ in range(len(self.selector.get_map())):
                 self.fault("not ended in time")
@@ -154,6 +156,11 @@ class Load:
                 return
             for key, _ in self.selector.select(left):
                 key.data.on_readable()
+
+
+def grace(plan: Plan) -> float:
+    """Seconds after the window in which all replies must have ended."""
+    return GRACE + LAG * plan.events * plan.interval
 
 
 class Connection:

@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from . import gateways, processes, readme, report
+from . import chart, gateways, processes, readme, report
 from .gateways import Gateway
 from .measure import Unmeasurable
 from .plan import Timing
@@ -89,7 +89,8 @@ def measuring(*, seconds: float = 1.0, repeat: int = 3) -> Callable[[Command], C
             gateway = gateways.nursling(gateway_command)
             timing = Timing(seconds=seconds)
             name = function.__name__
-            function(Setup(name, repeat, timing, gateway, cores, path, into_readme), **own)
+            setup = Setup(name, repeat, timing, gateway, cores, path, into_readme)
+            function(checked(setup), **own)
 
         options = [
             click.option(
@@ -141,7 +142,7 @@ def finish(
     block: Callable[[Report[R]], readme.Block],
     faults: bool = False,
 ) -> None:
-    """Show the result and keep it: the file, and README if it is asked for.
+    """Show the result and keep it: the file, its chart beside it, and README if it is asked for.
 
     `faults`: not all was as it should be, so the command fails, and README stays as it is.
     """
@@ -160,12 +161,21 @@ def finish(
         rows=rows,
     )
     path = setup.path or RESULTS / f"{setup.command}-{now:%Y%m%dT%H%M%SZ}.json"
+    told = block(made)
     report.write(made, path)
-    click.echo(f"{took:.0f} s; {path}")
+    path.with_suffix(".svg").write_text(chart.draw(told.chart), encoding="utf-8")
+    click.echo(f"{took:.0f} s; {path}, and its chart beside it")
     if faults:
         raise click.ClickException("not every reply arrived whole: these figures prove nothing")
     if setup.readme:
+        readme.put(told, made, RESULTS)
+
+
+def checked(setup: Setup) -> Setup:
+    """Whether README has the place for what is to be written, before it is measured."""
+    if setup.readme:
         try:
-            readme.put(block(made), RESULTS)
-        except LookupError as error:
+            readme.replace(readme.README.read_text(encoding="utf-8"), setup.command, "")
+        except (OSError, LookupError) as error:
             raise click.ClickException(str(error)) from None
+    return setup

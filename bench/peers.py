@@ -60,7 +60,7 @@ def peers(
     chosen = select(scenarios(setup.timing), only)
     if not chosen:
         raise click.UsageError("no scenario has such a name")
-    measured = [setup.gateway, *_named(others)]
+    measured = [setup.gateway, *named(others)]
     litellm = gateways.litellm(litellm_command)
     if litellm is None:
         click.echo(gateways.LITELLM_HINT, err=True)
@@ -91,7 +91,7 @@ def scenarios(timing: Timing) -> list[Scenario]:
     ]
 
 
-def _named(others: tuple[str, ...]) -> list[Gateway]:
+def named(others: tuple[str, ...]) -> list[Gateway]:
     """The gateways of the command line. Raises `UsageError`."""
     found: list[Gateway] = []
     for one in others:
@@ -124,7 +124,7 @@ def _cell(found: Figures) -> str:
     """A cost with its ratio, and below it the spread."""
     cost, _, around = figure(found.cost).partition("\n")
     ratio = f" ({short(found.ratio.median)}x)" if found.ratio else ""
-    return f"{cost}{ratio}\n{around}"
+    return f"{cost}{ratio}\n{around}".rstrip()
 
 
 def _names(rows: list[Row]) -> list[str]:
@@ -176,7 +176,6 @@ def block(found: Report[Row]) -> readme.Block:
             what = f"time {TIMES[TIMED[row.scenario.name]]}"
             cells.append([what, *(short(one.median) for one in times)])
     return readme.Block(
-        name="peers",
         table=readme.markdown(["µs of CPU (by the floor's), or of time", *names], cells),
         chart=Chart(
             title="CPU time by that of a bare byte pump: nursling and others",
@@ -186,10 +185,8 @@ def block(found: Report[Row]) -> readme.Block:
             line_label="the floor",
         ),
         notes=(
-            f"CPU time on one core, medians of {found.repeat} rounds in which all were measured in "
-            "turn. Saturated, bursts, paced: as above; first-token: streams of 16 events, one "
-            "after the other; whole: 64 connections that ask for whole replies."
+            "All were measured in turn, in the same rounds, on one core. Saturated, bursts, "
+            "paced: as above; first-token: streams of 16 events, one after the other; whole: 64 "
+            "connections that ask for whole replies."
         ),
-        machine=found.machine,
-        date=found.started[:10],
     )

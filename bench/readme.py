@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from .chart import Chart, draw
 from .processes import ROOT
-from .report import Machine
+from .report import Report
 
 
 README = ROOT / "README.md"
@@ -23,15 +24,11 @@ README = ROOT / "README.md"
 class Block(msgspec.Struct, frozen=True):
     """What a command says in README."""
 
-    name: str
-    """That of the command."""
     table: str
     """In Markdown."""
     chart: Chart
     notes: str
     """What one has to know to read them; one paragraph."""
-    machine: Machine
-    date: str
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -40,12 +37,14 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def render(block: Block, image: str) -> str:
+def render(block: Block, found: Report[Any], image: str) -> str:
     """What stands between the marks. `image`: the chart's path, as README names it."""
-    cores = f"{block.machine.cores} core{'s' * (block.machine.cores > 1)}"
-    how = f"`uv run python -m bench {block.name} --readme`"
-    where = f"{block.machine.processor}, {cores}, {block.machine.python}"
-    notes = f"{block.notes} Measured by {how} on {block.date}: {where}."
+    machine, repeat = found.machine, found.repeat
+    cores = f"{machine.cores} core{'s' * (machine.cores > 1)}"
+    rounds = f"Medians of {repeat} rounds" if repeat > 1 else "One round"
+    how = f"`uv run python -m bench {found.command} --readme`"
+    where = f"{machine.processor}, {cores}, {machine.python}"
+    notes = f"{block.notes} {rounds} of {how} on {found.started[:10]}: {where}."
     return "\n\n".join([block.table, f"![{block.chart.title}]({image})", notes])
 
 
@@ -58,11 +57,11 @@ def replace(text: str, name: str, body: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n{body}\n{end}", text)
 
 
-def put(block: Block, folder: Path, path: Path = README) -> None:
+def put(block: Block, found: Report[Any], folder: Path, path: Path = README) -> None:
     """Write the chart into the folder, and the block into README. Raises `LookupError`."""
-    image = folder / f"{block.name}.svg"
-    body = render(block, image.relative_to(path.parent).as_posix())
-    text = replace(path.read_text(encoding="utf-8"), block.name, body)
+    image = folder / f"{found.command}.svg"
+    body = render(block, found, image.relative_to(path.parent).as_posix())
+    text = replace(path.read_text(encoding="utf-8"), found.command, body)
     folder.mkdir(parents=True, exist_ok=True)
     image.write_text(draw(block.chart), encoding="utf-8")
     path.write_text(text, encoding="utf-8")

@@ -96,9 +96,11 @@ def short(value: float) -> str:
 
 
 def figure(found: Spread | None, unit: float = 1) -> str:
-    """The median, and below it least and greatest."""
+    """The median, and below it least and greatest, if they differ."""
     if found is None:
         return "-"
+    if found.low == found.high:
+        return short(found.median / unit)
     low, median, high = (short(one / unit) for one in (found.low, found.median, found.high))
     return f"{median}\n[dim]{low}-{high}[/dim]"
 

@@ -17,7 +17,7 @@ import msgspec
 
 from . import hold
 from .gateways import Gateway, write_files
-from .load import GRACE, Order, Result
+from .load import Order, Result, grace
 from .plan import Plan, Scenario, Timing
 from .processes import (
     Cores,
@@ -66,10 +66,10 @@ class Stack:
         load = self._of(name, scenario)
         order = Order(subject.port, load, timing, subject.pid, (self.subjects["direct"].pid,))
         command = module("load", msgspec.json.encode(order).decode())
-        limit = 3 * scenario.ramp + timing.warm_up + timing.seconds + GRACE + MARGIN
+        limit = hold.patience(scenario) + timing.warm_up + timing.seconds + grace(scenario.plan)
         with running(command, self._log, self._cores.generator, ours=True) as process:
             try:
-                output, _ = process.communicate(timeout=limit)
+                output, _ = process.communicate(timeout=limit + MARGIN)
             except subprocess.TimeoutExpired:
                 raise Failed(f"{scenario.name}, {name}: the load generator did not end") from None
         if process.returncode:
@@ -91,7 +91,7 @@ class Stack:
         order = hold.Order(subject.port, self._of(name, scenario))
         command = module("hold", msgspec.json.encode(order).decode())
         with running(command, self._log, self._cores.generator, ours=True) as process:
-            said = announced(process, scenario.ramp + hold.PATIENCE + MARGIN)
+            said = announced(process, hold.patience(scenario) + MARGIN)
             if "open" not in said:
                 raise Failed(f"{name}, {scenario.streams} streams: {said.get('fault', 'no word')}")
             yield
@@ -118,7 +118,7 @@ def standing(
 ) -> Generator[Stack]:
     """Start upstream, floor and gateways; end them on the way out.
 
-    Raises `Failed`, with the last words of the processes.
+    Raises `Failed`, with the last words of a process that has ended.
     """
     scenarios = list(scenarios)
     plans: list[Plan] = [one.plan for one in scenarios]
@@ -126,13 +126,16 @@ def standing(
     with ExitStack() as stack:
         folder = stack.enter_context(temporary_folder())
         log = stack.enter_context((folder / "log").open("w+b"))
+        started: list[subprocess.Popen[bytes]] = []
         try:
             upstream = stack.enter_context(
                 running(module("upstream"), log, cores.generator, ours=True)
             )
+            started.append(upstream)
             upstream_port = announced_port(upstream)
             pump = module("passthrough", str(upstream_port))
             floor = stack.enter_context(running(pump, log, cores.subject, ours=True))
+            started.append(floor)
             subjects = {
                 "direct": Subject(upstream.pid, upstream_port),
                 "floor": Subject(floor.pid, announced_port(floor)),
@@ -147,9 +150,12 @@ def standing(
                 process = stack.enter_context(
                     running(command, log, cores.subject, environ=gateway.environ)
                 )
+                started.append(process)
                 wait_for_port(process, port, gateway.name, gateway.patience)
                 subjects[gateway.name] = Subject(process.pid, port)
             yield Stack(subjects, cores, log)
         except Failed as failed:
-            last = end_of(log)
+            # What a process says that goes on working need not be about this.
+            ended = any(process.poll() is not None for process in started)
+            last = end_of(log) if ended else ""
             raise Failed(f"{failed}: {last}" if last else str(failed)) from None

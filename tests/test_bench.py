@@ -1,6 +1,6 @@
 """The benchmark measures what it says: its streams are good, and a bad one does not pass.
 
-What needs no process is tested without one; one test runs the command itself.
+What needs no process is tested without one; test_bench_commands.py runs the commands.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ import time
 import tomllib
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from bench import measure, order, script
-from bench.compare import Round, Row, summarize
+from bench.compare import Round, summarize
 from bench.gateways import litellm_file, nursling_file
 from bench.load import Result, request_body, request_bytes
 from bench.plan import PATHS, Api, Dress, Plan, Scenario, Timing, parse_plan
-from bench.processes import ROOT, Cores, choose_cores
-from bench.report import Report
+from bench.processes import Cores, choose_cores
 from bench.throughput import scenarios, select
 from bench.upstream import answer
 from nursling.transports.config import config_from_dict
@@ -418,44 +416,3 @@ def test_litellm_is_told_every_plan() -> None:
     assert [one["model_name"] for one in models] == [plan.model for plan in plans]
     assert models[0]["litellm_params"]["model"] == f"openai/{plans[0].model}"
     assert models[1]["litellm_params"]["api_base"] == "http://127.0.0.1:9000/v1"
-
-
-# The command.
-
-
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench", "throughput", "--repeat=1", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="CPU time is read from /proc")
-def test_throughput_of_floor_and_gateway(tmp_path: Path) -> None:
-    """The command measures the real gateway on every route; all streams arrive whole."""
-    path = tmp_path / "result.json"
-    done = bench("--seconds=0.5", "--only=*-saturated", "--events=64", f"--json={path}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = msgspec.json.decode(path.read_bytes(), type=Report[Row]).rows
-    assert len(rows) == 7
-    for row in rows:
-        assert row.faults == {}
-        ours, floor = row.figures["nursling"], row.figures["floor"]
-        assert ours.ratio is not None
-        assert 0 < floor.cost.median < ours.cost.median
-        assert row.rounds[0]["floor"].streams >= row.scenario.streams
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="CPU time is read from /proc")
-def test_a_gateway_that_does_not_start_is_told(tmp_path: Path) -> None:
-    """The command fails with what the gateway printed, and writes no result."""
-    path = tmp_path / "result.json"
-    gateway = f"{sys.executable} -c 'raise SystemExit(\"no such luck\")'"
-    done = bench("--only=chat-chat-bursts", f"--gateway-command={gateway}", f"--json={path}")
-    assert done.returncode == 1
-    [line] = done.stderr.strip().splitlines()
-    assert line.startswith("Error: nursling ended with status 1")
-    assert line.endswith("no such luck")
-    assert not path.exists()
