@@ -25,7 +25,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "httpcore": (),
     "httptools": ("transports/upstream/exchange.py",),
     "hypercorn": ("transports/http/server.py", "transports/http/protocol.py"),
-    "h11": ("transports/http/protocol.py",),
+    "h11": ("transports/http/protocol.py", "transports/upstream/proxied.py"),
     "wsproto": (),
     "quart": ("transports/http/",),
     "quart_trio": ("transports/http/",),

@@ -21,6 +21,7 @@ import os
 import struct
 import sys
 from abc import ABC, abstractmethod
+from operator import attrgetter
 from typing import cast
 
 import trio
@@ -40,6 +41,9 @@ BYTES_ACKED = 120
 """Where `tcpi_bytes_acked`, of 64 bits, stands in Linux's `struct tcp_info` (since 4.1)."""
 
 Address = tuple[str, int]
+
+_halves_of = attrgetter("_incoming", "_ssl_object")
+"""Of a TLS stream: what is coded still, and what is plain. Trio has no word for asking them."""
 
 
 class Gone(Exception):
@@ -191,8 +195,8 @@ class StreamWire(Wire):
         return await _read(self._stream)
 
     def has_news(self) -> bool:
-        """See `Wire`."""
-        return _has_news(self._below)
+        """See `Wire`. Of a TLS stream also what it has taken from the socket already."""
+        return _has_news(self._below) or _has_rest(self._stream)
 
     def acknowledged(self) -> int | None:
         """See `Wire`. Under TLS these are bytes of records."""
@@ -250,6 +254,13 @@ async def _read(stream: trio.abc.Stream) -> bytes:
 
 def _has_news(stream: trio.abc.Stream) -> bool:
     return isinstance(stream, trio.SocketStream) and stream.socket.is_readable()
+
+
+def _has_rest(stream: trio.abc.Stream) -> bool:
+    if not isinstance(stream, trio.SSLStream):
+        return False
+    coded, plain = _halves_of(stream)
+    return bool(coded.pending or plain.pending())
 
 
 def _acknowledged(stream: trio.abc.Stream) -> int | None:

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import trio
 
@@ -96,6 +97,8 @@ class Asked:
     target: str
     headers: dict[str, str]
     body: bytes
+    absolute: bool = False
+    """Whether it named its host in its first line, as a proxy is asked."""
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -166,7 +169,10 @@ class FakeUpstream:
                 if not data:
                     return
                 buffer += data
-            self.requests.append(Asked(method, target, headers, buffer[:length]))
+            absolute = not target.startswith("/")
+            if absolute:
+                target = urlunsplit(("", "", *urlsplit(target)[2:]))
+            self.requests.append(Asked(method, target, headers, buffer[:length], absolute))
             buffer = buffer[length:]
             script = self.scripts[min(len(self.requests), len(self.scripts)) - 1]
             for step in script:

@@ -139,5 +139,5 @@ def reason_of(error: BaseException | None) -> str:
             case BaseExceptionGroup():
                 error = error.exceptions[0]
             case _:
-                error = error.__cause__
+                error = error.__cause__ or error.__context__  # httpcore's pool hides the cause
     return "the connection broke"

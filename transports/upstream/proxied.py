@@ -9,6 +9,8 @@ nobody above can tell the two transports apart.
 * Its bodies are chains of async generators, which must not be left half-read: trio would end the
   inner ones later, somewhere else (trio#265). So the connection is closed first, and then the
   chain is read on to the error that this gives (`_Answer.aclose`).
+* It gives back a connection with bytes behind the answer, and h11 reads them as the next one: some
+  other client's, then. `_spoil` looks for them, in private names: hence `httpcore<1.1`.
 * Its write clock is for one write: a request is given to it in slices, so that each of them has it.
 
 A read brings one HTTP chunk: stock httpx keeps the rest of what the socket brought to itself. And a
@@ -21,8 +23,10 @@ import math
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any, NoReturn
 
+import h11
 import httpx
 import trio
 
@@ -44,6 +48,8 @@ SLICE_BYTES = 64 * 1024
 
 LONGEST_REASON = 200
 """Characters of a proxy's words that the log quotes."""
+
+_protocol_of = attrgetter("_httpcore_stream._stream._connection._h11_state")
 
 StockTransport = Callable[[Secret, ssl.SSLContext, Limits], httpx.AsyncBaseTransport]
 """Makes httpx's transport for the URL of a proxy."""
@@ -201,7 +207,9 @@ class _Answer(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         """Give the connection back if the answer was read to its end, else close it."""
         try:
-            if not self._whole:
+            if self._whole:
+                _spoil(self._response)
+            else:
                 await self._response.extensions["network_stream"].aclose()
                 with suppress(StopAsyncIteration, httpx.HTTPError):
                     while self._parts is not None:
@@ -209,6 +217,13 @@ class _Answer(httpx.AsyncByteStream):
             await self._response.aclose()
         finally:
             self._over()
+
+
+def _spoil(response: httpx.Response) -> None:
+    """Make httpcore close the connection if more came on it than the answer."""
+    protocol: h11.Connection = _protocol_of(response.stream)
+    if protocol.trailing_data[0]:
+        protocol.send_failed()
 
 
 class _Slices(httpx.AsyncByteStream):
