@@ -438,3 +438,56 @@ async def test_two_apps_share_nothing() -> None:
     assert (await second.ask("GET", "/readyz")).status == 200
     assert b'route="chat"' not in (await second.ask("GET", "/metrics")).body
     assert msgspec.json.encode(second.records) == b"[]"
+
+
+# Hooks of an embedder: they stand before everything, the API's own requests too.
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_hooks_of_an_embedder_are_run(stream: bool) -> None:
+    """What an embedder puts before, behind or around requests is never gone round."""
+    seen: list[str] = []
+    world = World()
+    world.app.before_request(lambda: seen.append("before"))
+    world.app.after_request(lambda response: seen.append("after") or response)
+    world.app.teardown_request(lambda _error: seen.append("teardown"))
+    call = await world.ask("POST", "/v1/chat/completions", {"model": "m", "stream": stream})
+    assert call.status == 200
+    assert sorted(seen) == ["after", "before", "teardown"]
+    assert world.records[-1].outcome == "ok"
+
+
+async def test_a_hook_may_refuse() -> None:
+    """A hook that asks for a password keeps everyone out who has none."""
+    world = World()
+
+    async def guard() -> Any:
+        return "no", 403
+
+    world.app.before_request(guard)
+    call = await world.ask("POST", "/v1/chat/completions", {"model": "m"})
+    assert (call.status, call.body) == (403, b"no")
+    assert not world.records
+
+
+async def test_a_body_that_is_too_large_behind_quart() -> None:
+    """With hooks a request comes through Quart, and its bounds hold as well."""
+    world = World(Limits(max_body_bytes=100))
+    world.app.before_request(lambda: None)
+    for headers in ({}, {"content-length": "5000"}):
+        call = await world.ask(
+            "POST", "/v1/chat/completions", {"model": "m", "say": "x" * 200}, headers
+        )
+        assert (call.status, call.error["code"]) == (413, "request_too_large")
+
+
+async def test_the_direct_way_stays_open() -> None:
+    """A request that went through Quart leaves traces in its lists, and they are no hooks."""
+    world = World()
+    scope = {"method": "POST", "path": "/v1/chat/completions", "root_path": ""}
+    assert (await world.ask("GET", "/livez")).status == 200
+    assert world.app.runner_at(scope) is not None
+    assert world.app.runner_at({**scope, "root_path": "/llm"}) is None
+    assert world.app.runner_at({**scope, "path": "/v1/chat/completions/"}) is None
+    world.app.before_request(lambda: None)
+    assert world.app.runner_at(scope) is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -28,14 +29,11 @@ from nursling.engine.errors import (
     ModelNotFound,
     NotFound,
     NurslingError,
-    UpgradeRefused,
 )
 from nursling.engine.formats.base import Format, Identity
 from nursling.engine.formats.openai_errors import render_error
 
 from .connection import (
-    REFUSAL_HEADERS,
-    UPGRADE_REFUSED,
     Answer,
     HTTPConnection,
     WebSocketConnection,
@@ -43,6 +41,7 @@ from .connection import (
 )
 from .exchange import Exchange
 from .gateway import Engine, Gateway, Keys, Log, Record
+from .incoming import QuartIncoming
 from .metrics import CONTENT_TYPE, Metrics
 from .origins import Origins
 
@@ -107,6 +106,12 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.before_request(_screen)
+    app.own_hooks = {None: [_screen]}
+    app.runners = {
+        prefix + form.path: partial(Exchange, app, form)
+        for prefix in PREFIXES
+        for form in engine.formats.values()
+    }
     app.register_error_handler(Exception, _on_error)
     _add_routes(app)
     return app
@@ -142,7 +147,7 @@ def _add_routes(app: Gateway) -> None:
     def exchange(form: Format) -> Callable[[], Awaitable[ResponseReturnValue]]:
         async def answer() -> ResponseReturnValue:
             # The request itself, not Quart's proxy: it is read after the context of this view.
-            return Answer(Exchange(app, form, request_ctx.request))
+            return Answer(Exchange(app, form, QuartIncoming(request_ctx.request)))
 
         return answer
 
@@ -159,10 +164,7 @@ def _add_routes(app: Gateway) -> None:
 async def _screen() -> ResponseReturnValue | None:
     """Look at every request before it is routed."""
     app, headers = _app(), request.headers
-    if (headers.get("upgrade") or "").strip().lower() == "websocket":
-        raise UpgradeRefused(UPGRADE_REFUSED, headers=REFUSAL_HEADERS)
-    origin = headers.get("origin")
-    app.origins.check(headers.get("host"), origin, request.scheme)
+    app.screen({name.lower(): value for name, value in headers}, request.scheme)
     if request.method == "OPTIONS" and "access-control-request-method" in headers:
         wanted = headers.get("access-control-request-headers")
         return Response(b"", 204, dict(app.origins.preflight(wanted)))

@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import trio
-from quart import Request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from nursling.engine import jsontext
 from nursling.engine.errors import BadRequest, BodyTooLarge, RequestTimeout, UnsupportedMediaType
 from nursling.engine.limits import Limits, clock
+
+from .asgi import Incoming
 
 
 LEAST_RATE = 500
 """Bytes per second of a request's body, beyond its first `body_timeout`."""
 
 
-async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
+async def read_json(request: Incoming, limits: Limits) -> dict[str, Any]:
     """Read the body as one JSON object.
 
     A missing content type is fine if the body parses: many programs forget it.
     Raises `UnsupportedMediaType`, `BodyTooLarge`, `RequestTimeout` or `BadRequest`.
     """
-    kind = request.mimetype
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise UnsupportedMediaType("the content type must be application/json")
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
@@ -40,33 +40,27 @@ async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
     return value
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
+async def read_body(request: Incoming, limits: Limits) -> bytes:
     """Read the body; `body_timeout` runs anew with every piece. Raises as `read_json` does.
 
     On the whole it has to come at `LEAST_RATE` beside: a byte now and then would hold its place
     among the requests at work for ever, and a thousand such clients all places.
     """
-    too_large = BodyTooLarge(f"the request's body is over {limits.max_body_bytes} bytes")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limits.max_body_bytes:
+        raise BodyTooLarge(f"the request's body is over {limits.max_body_bytes} bytes")
     pieces: list[bytes] = []
     size = 0
-    source = aiter(request.body)
     patience = clock(limits.body_timeout)
     latest = trio.current_time() + patience
-    while True:
-        piece: bytes | None = None
-        deadline = min(trio.current_time() + patience, latest + size / LEAST_RATE)
-        with trio.CancelScope(deadline=deadline) as silence:
-            try:
-                piece = await anext(source, None)
-            except RequestEntityTooLarge:  # Quart has looked at the declared length
-                raise too_large from None
-        if silence.cancelled_caught:
-            slow = trio.current_time() >= latest + size / LEAST_RATE and size
-            what = "came too slowly" if slow else f"stopped for {limits.body_timeout:g} s"
-            raise RequestTimeout(f"the request's body {what}")
-        if piece is None:
-            return b"".join(pieces)
-        size += len(piece)
-        if size > limits.max_body_bytes:
-            raise too_large
-        pieces.append(piece)
+    with trio.CancelScope(deadline=latest) as silence:
+        while (piece := await request.read()) is not None:
+            size += len(piece)
+            if size > limits.max_body_bytes:
+                raise BodyTooLarge(f"the request's body is over {limits.max_body_bytes} bytes")
+            pieces.append(piece)
+            silence.deadline = min(trio.current_time() + patience, latest + size / LEAST_RATE)
+        return b"".join(pieces)
+    slow = trio.current_time() >= latest + size / LEAST_RATE and size
+    what = "came too slowly" if slow else f"stopped for {limits.body_timeout:g} s"
+    raise RequestTimeout(f"the request's body {what}")

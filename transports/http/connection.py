@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from collections.abc import Generator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
+import trio
 from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 from quart_trio.wrappers import TrioResponse
 
@@ -24,20 +25,14 @@ from nursling.engine import jsontext
 from nursling.engine.errors import UpgradeRefused
 from nursling.engine.formats.openai_errors import render_error
 
+from .asgi import Message, Receive, Send
 from .express import express_of
-from .gateway import Gateway
+from .gateway import REFUSAL_HEADERS, UPGRADE_REFUSED, Gateway, MakeRunner
+from .incoming import AsgiIncoming
 from .stamps import Headers, new_request_id, own_request_id, stamps
 
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-Receive = Callable[[], Awaitable[Message]]
-
 _NAME = re.compile(r"[a-z0-9-]+")
-
-UPGRADE_REFUSED = "WebSocket is not spoken here; ask by plain HTTP"
-REFUSAL_HEADERS = {"upgrade": "HTTP/1.1", "connection": "upgrade, close"}
-"""RFC 9110 §15.5.22: a 426 names what it wants instead."""
 
 
 def header_pairs(headers: dict[str, str]) -> Headers:
@@ -139,16 +134,33 @@ class Answer(TrioResponse):
 
 
 class HTTPConnection(TrioASGIHTTPConnection):
-    """One HTTP request of our app."""
+    """One HTTP request of our app.
+
+    Quart's way to a view costs about as much as all the rest of a small request. What is answered
+    by a `Runner` needs none of it, and goes there directly, unless an embedder has put hooks of
+    their own before the app's requests.
+    """
 
     app: Gateway
 
     async def __call__(self, receive: Any, send: Any) -> None:
         """Serve it; every answer is stamped."""
-        self._stamp = Stamp(self.app, cast("MutableMapping[str, Any]", self.scope))
+        scope = cast("MutableMapping[str, Any]", self.scope)
+        self._stamp = Stamp(self.app, scope)
+        make = self.app.runner_at(scope)
+        if make is not None:
+            await self._run(make, receive, self._stamp.on(send))
+            return
         # Quart reads its own limit here and now, and a reload may have changed ours.
         self.app.config["MAX_CONTENT_LENGTH"] = self.app.engine.limits.max_body_bytes
         await super().__call__(receive, cast("Any", self._stamp.on(send)))
+
+    async def _run(self, make: MakeRunner, receive: Receive, send: Send) -> None:
+        scope = cast("MutableMapping[str, Any]", self.scope)
+        async with trio.open_nursery() as nursery:
+            runner = cast("Runner", make(AsgiIncoming(scope, receive, nursery)))
+            await runner.run(send, self._stamp)
+            nursery.cancel_scope.cancel()
 
     async def _send_response(self, send: Any, response: Any) -> None:
         """Let an `Answer` answer for itself."""

@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import quote
 
 import trio
-from quart import Request as HTTPRequest
 
 from nursling.engine.errors import Draining, ErrorInfo, InternalError, NurslingError, error_from
 from nursling.engine.events import Event, Failed, ItemStarted, Started, is_meaningful
@@ -27,8 +26,9 @@ from nursling.engine.limits import clock
 from nursling.engine.pipeline import Reply, open_reply
 from nursling.engine.request import Request
 
+from .asgi import Incoming, Send
 from .body import read_json
-from .connection import Send, Stamp
+from .connection import Stamp
 from .gateway import Gateway, Record
 from .metrics import reason_of
 from .out import Out
@@ -63,10 +63,10 @@ def printable(text: str) -> str:
 class Exchange:
     """One request and its answer. The `Runner` of an `Answer`."""
 
-    def __init__(self, app: Gateway, form: Format, http: HTTPRequest) -> None:
+    def __init__(self, app: Gateway, form: Format, incoming: Incoming) -> None:
         self._app = app
         self._form = form
-        self._http = http
+        self._incoming = incoming
         self._identity = app.new_identity()
         self._request: Request | None = None
         self._reply: Reply | None = None
@@ -111,9 +111,14 @@ class Exchange:
 
     async def _serve(self) -> None:
         app, record = self._app, self._record
-        record.key = app.keys.check({name.lower(): value for name, value in self._http.headers})
-        with self._stamp.waiting():
-            body = await read_json(self._http, app.engine.limits)
+        incoming = self._incoming
+        try:
+            app.screen(incoming.headers, incoming.scheme)
+            record.key = app.keys.check(incoming.headers)
+            with self._stamp.waiting():
+                body = await read_json(incoming, app.engine.limits)
+        finally:
+            incoming.watch()
         if self._form is RESPONSES:
             body = app.engine.recall.resolve(record.key, body)
         request = self._request = self._form.parse_request(body)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 from quart_trio import QuartTrio
 
+from nursling.engine.errors import UpgradeRefused
 from nursling.engine.events import Usage
 from nursling.engine.formats.base import Format, Identity
 from nursling.engine.formats.responses.recall import Recall
@@ -19,9 +20,14 @@ from nursling.engine.limits import Limits
 from nursling.engine.pipeline import Target
 
 from ..gate import Gate
+from .asgi import Incoming
 from .metrics import Metrics
 from .origins import Origins
 
+
+UPGRADE_REFUSED = "WebSocket is not spoken here; ask by plain HTTP"
+REFUSAL_HEADERS = {"upgrade": "HTTP/1.1", "connection": "upgrade, close"}
+"""RFC 9110 §15.5.22: a 426 names what it wants instead."""
 
 ROUTES = {
     "/chat/completions": "chat",
@@ -107,6 +113,8 @@ class Record(msgspec.Struct, kw_only=True):
 
 
 Log = Callable[[Record], None]
+MakeRunner = Callable[[Incoming], object]
+"""Makes a `Runner` for a request (`connection.py`)."""
 
 
 class Gateway(QuartTrio):
@@ -118,6 +126,33 @@ class Gateway(QuartTrio):
     origins: Origins
     log: Log
     new_identity: Callable[[], Identity]
+    runners: dict[str, MakeRunner]
+    """Path -> what answers a POST to it."""
+    own_hooks: dict[object, list[object]]
+    """What `create_app` has put before Quart's views."""
+
+    def runner_at(self, scope: Mapping[str, Any]) -> MakeRunner | None:
+        """Find what answers a request without Quart; None where Quart is needed.
+
+        It is for everything but the API's own requests, and for hooks that an embedder has put
+        around those: they may be what asks for a password.
+        """
+        if scope["method"] != "POST" or scope.get("root_path"):
+            return None
+        # Empty lists stand there too: Quart's dicts make them when they are asked.
+        behind = (*self.after_request_funcs.values(), *self.teardown_request_funcs.values())
+        if any(behind) or self.before_request_funcs != self.own_hooks:
+            return None
+        return self.runners.get(scope["path"])
+
+    def screen(self, headers: Mapping[str, str], scheme: str) -> None:
+        """Look at a request before anything else. `headers` in lower case.
+
+        Raises `UpgradeRefused` or `Forbidden`.
+        """
+        if headers.get("upgrade", "").strip().lower() == "websocket":
+            raise UpgradeRefused(UPGRADE_REFUSED, headers=REFUSAL_HEADERS)
+        self.origins.check(headers.get("host"), headers.get("origin"), scheme)
 
     def drain(self) -> None:
         """Refuse new requests from now on; `/readyz` says 503."""

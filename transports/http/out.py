@@ -14,7 +14,8 @@ import trio
 from nursling.engine import jsontext
 from nursling.engine.errors import LocalProtocolError
 
-from .connection import Send, Stamp, header_pairs
+from .asgi import Send
+from .connection import Stamp, header_pairs
 
 
 class NoWay:
