@@ -1,4 +1,4 @@
-"""A chart of bars as SVG, by hand: no library, no font and no script from elsewhere.
+"""Charts as SVG, by hand: no library, no font and no script from elsewhere.
 
 The law of this file: the picture is legible on any page. It brings its own background, light or
 dark as the reader's system is, and no colour stands for something that is not also written: each
@@ -68,10 +68,11 @@ STYLE = """
 .card{fill:#fcfcfb;stroke:#dddcd8}text{fill:#52514e;font:12px system-ui,sans-serif}
 .title{fill:#0b0b0b;font-weight:600;font-size:15px}.number{fill:#0b0b0b}
 .line{stroke:#898781;stroke-dasharray:3 3}.whisker{stroke:#0b0b0b;stroke-width:1.5}
+.curve{fill:none;stroke:#2a78d6;stroke-width:1.5}
 """
 DARK = """
 .card{fill:#1a1a19;stroke:#3a3a38}text{fill:#c3c2b7}.title,.number{fill:#fff}
-.line{stroke:#898781}.whisker{stroke:#fff}
+.line{stroke:#898781}.whisker{stroke:#fff}.curve{stroke:#3987e5}
 """
 
 
@@ -93,15 +94,51 @@ def draw(chart: Chart) -> str:
         body.append(_text(x, y + 10, chart.line_label, anchor="middle"))
     if len(names) > 1:
         body += _legend(names)
+    return _document(chart.title, chart.subtitle, _style(names, chart.muted), height, body)
+
+
+class Curve(msgspec.Struct, frozen=True):
+    """How a figure went in the course of time: minutes and values, from 0 on."""
+
+    title: str
+    subtitle: str
+    unit: str
+    points: list[tuple[float, float]]
+
+
+def draw_curve(curve: Curve) -> str:
+    """The SVG document: at most one point for each pixel."""
+    left, top, right, bottom = 70, 70, WIDTH - 30, 270
+    step = len(curve.points) // (right - left) + 1
+    points = curve.points[::step]
+    last = max((at for at, _ in points), default=1.0) or 1.0
+    most = max((value for _, value in points), default=1.0) or 1.0
+    path = " ".join(
+        f"{left + (right - left) * at / last:.1f},{bottom - (bottom - top) * value / most:.1f}"
+        for at, value in points
+    )
+    body = [
+        f'<line class="line" x1="{left}" x2="{right}" y1="{top}" y2="{top}"/>',
+        f'<line class="line" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>',
+        f'<polyline class="curve" points="{path}"/>',
+        _text(left - 8, top + 4, f"{most:.0f} {curve.unit}", anchor="end"),
+        _text(left - 8, bottom + 4, "0", anchor="end"),
+        _text(left, bottom + 22, "0"),
+        _text(right, bottom + 22, f"{last:.1f} min", anchor="end"),
+    ]
+    return _document(curve.title, curve.subtitle, _style([], ""), bottom + 40, body)
+
+
+def _document(title: str, subtitle: str, style: str, height: int, body: list[str]) -> str:
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     card = f'x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}"'
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
-        f"<title>{escape(chart.title)}</title>",
-        f"<style>{_style(names, chart.muted)}</style>",
+        f"<title>{escape(title)}</title>",
+        f"<style>{style}</style>",
         f'<rect class="card" {card} rx="8"/>',
-        _text(20, 28, chart.title, kind="title"),
-        _text(20, 48, chart.subtitle),
+        _text(20, 28, title, kind="title"),
+        _text(20, 48, subtitle),
     ]
     return "\n".join([*head, *body, "</svg>", ""])
 

@@ -28,7 +28,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from . import options, processes, report, soak_report
+from . import chart, options, processes, report, soak_report
 from .processes import Failed, announced_port, free_port, module, running, wait_for_port
 from .soak_load import GRACE, Order, Progress
 from .soak_lulls import FULL
@@ -159,7 +159,9 @@ def soak(
     console.print(soak_report.table(result, laws))
     path = path or options.RESULTS / f"soak-{now:%Y%m%dT%H%M%SZ}.json"
     report.write(result, path)
-    click.echo(str(path))
+    drawn = chart.draw_curve(soak_report.curve(result))
+    path.with_suffix(".svg").write_text(drawn, encoding="utf-8")
+    click.echo(f"{path}, and its chart beside it")
     broken = [law.name for law in laws if law.kept is False]
     if broken:
         raise click.ClickException(f"broken: {'; '.join(broken)}")

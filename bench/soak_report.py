@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from .chart import Curve
 from .report import Machine
 from .soak_load import Progress
 from .soak_memory import Growth, Reading
@@ -139,6 +140,17 @@ def table(result: Soak, judged: list[Law]) -> Group:
         "",
         f"{load.streams:,} streams of 1 event/s, {load.quick:,} of 20, {lazy:,} that do not read;\n"
         f"{seen.tokens:,} tokens in {result.duration:,.0f} s.",
+    )
+
+
+def curve(result: Soak) -> Curve:
+    """The gateway's memory in the course of the run."""
+    load = result.load
+    return Curve(
+        title="Memory of the gateway under load",
+        subtitle=f"{load.streams + load.quick:,} streams and clients that leave or do not read",
+        unit="MiB",
+        points=[(one.at / 60, one.mib) for one in result.readings],
     )
 
 
