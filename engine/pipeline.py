@@ -8,11 +8,9 @@ batches; a batch is what one read of the upstream brought. So a slow reader at t
 reads at the beginning, and memory stays flat. A batch that meets no other on its way is carried
 through the stages by hand (`Lane.step`): waking a task costs more than all the work on a token.
 
-Clocks (`limits.py` has the numbers). One cancel scope around the conversation with the upstream
-carries them all; its deadline moves. `connect` belongs to the upstream object. *First event* and
-*idle* (for a whole reply: *whole*) are patience: time spent waiting for the upstream uses it up,
-news gives it back, and time in which our reader holds us back does not count. *Total* counts
-everything. After the last finish reason only the *grace* is left, and its end is a good end.
+Clocks (`limits.py` has the numbers, `patience.py` the rules). One cancel scope around the
+conversation with the upstream carries them all; its deadline moves. `connect` belongs to the
+upstream object.
 
 Failures. A stage never raises: what goes wrong is a `Failed` behind the events that were good, and
 the upstream is released before it is passed on. Which error wins: the upstream's own words, then
@@ -38,20 +36,17 @@ from .accumulate import Accumulator, FinishedReply
 from .blame import came_second, concealed, the_one
 from .errors import (
     ErrorInfo,
-    FirstEventTimeout,
-    IdleTimeout,
     LocalProtocolError,
     NurslingError,
-    TotalTimeout,
     UpstreamRefused,
-    WholeTimeout,
     concerning,
     error_from,
 )
 from .events import Ended, Event, Failed, is_meaningful
-from .formats.base import Call, Decoder, Format
+from .formats.base import Call, Format
 from .grammar import Grammar
-from .limits import DEFAULT_LIMITS, Limits, clock
+from .limits import DEFAULT_LIMITS, Limits
+from .patience import Patience
 from .request import Request
 from .stops import Scissors
 
@@ -266,60 +261,46 @@ class Reply:
         """Hold the conversation; return the events that end it, unless they were sent already."""
         limits = self.target.limits
         decoder = self.target.format.decoder(self.request, limits)
-        patience = clock(limits.first_event_timeout if self.streamed else limits.whole_timeout)
-        end = trio.current_time() + clock(limits.total_timeout)
-        news = False
+        now = trio.current_time()
+        patience = Patience(limits, streamed=self.streamed, now=now)
         scope = self._conversation
-        scope.deadline = min(trio.current_time() + patience, end)
+        scope.deadline = patience.due(now)
         with scope:
-            started = trio.current_time()
             async with self.target.upstream.open(
                 self._body, path=self.target.format.path, stream=self.streamed
             ) as source:
                 self.headers = concerning(source.headers)
                 if not 200 <= source.status < 300:
                     raise UpstreamRefused(await self._read_error(source))
-                patience -= trio.current_time() - started
-                graced = False
+                began, now = now, trio.current_time()
+                patience.waited(now - began)
                 while True:
-                    started = trio.current_time()
-                    scope.deadline = min(started + patience, end)
+                    due = patience.due(now, scope.deadline)
+                    if due != scope.deadline:
+                        scope.deadline = due
                     data = await source.read_some()
-                    patience -= trio.current_time() - started
+                    began, now = now, trio.current_time()
+                    patience.waited(now - began)
                     events = decoder.feed(data) if data else decoder.close()
-                    if decoder.finished != graced:  # back again: another choice began late
-                        graced = decoder.finished
-                        patience = limits.finish_grace if graced else clock(limits.idle_timeout)
+                    patience.finished(decoder.finished)
                     if not events:
                         continue
-                    if not graced and any(is_meaningful(event) for event in events):
-                        news, patience = True, clock(limits.idle_timeout)
+                    if any(is_meaningful(event) for event in events):
+                        patience.heard()
                     if isinstance(events[-1], Failed):
                         return events
                     if not out.pass_on(events):
-                        scope.deadline = end  # it is our reader that we wait for
+                        scope.deadline = patience.end  # it is our reader that we wait for
                         await out.send(events)
+                        now = trio.current_time()
                     if isinstance(events[-1], Ended):
-                        await self._read_to_end(source)
-                        return []
-        return self._expired(decoder, end=end, news=news)
-
-    def _expired(self, decoder: Decoder, *, end: float, news: bool) -> list[Event]:
-        """Say which clock has run out; the end of the grace is a good end."""
+                        return await self._read_to_end(source)
         if self._settled:
             return []
-        limits = self.target.limits
-        if decoder.finished:
-            return decoder.close()
-        if trio.current_time() >= end:
-            raise TotalTimeout(f"the reply was not at its end after {limits.total_timeout:g} s")
-        if not self.streamed:
-            raise WholeTimeout(f"the reply did not come within {limits.whole_timeout:g} s")
-        if not news:
-            raise FirstEventTimeout(
-                f"the upstream said nothing within {limits.first_event_timeout:g} s"
-            )
-        raise IdleTimeout(f"the upstream was silent for {limits.idle_timeout:g} s")
+        error = patience.error(trio.current_time())
+        if error is not None:
+            raise error
+        return decoder.close()
 
     def _settle(self) -> None:
         """The reply is decided: whatever the upstream still says does not matter."""
@@ -344,14 +325,15 @@ class Reply:
         info.headers = self.headers | info.headers
         return concealed(info, self.target.conceal)
 
-    async def _read_to_end(self, source: Source) -> None:
+    async def _read_to_end(self, source: Source) -> list[Event]:
         """Let the HTTP body end, so that its connection can be used again."""
         with trio.move_on_after(self.target.limits.reuse_grace):
             try:
                 while await source.read_some():
                     pass
             except NurslingError:
-                return  # the reply is whole; only its connection is lost
+                pass  # the reply is whole; only its connection is lost
+        return []
 
     async def _normalize(self, source: Lane, out: Lane) -> None:
         """Second stage: hold events to the grammar and fold them."""

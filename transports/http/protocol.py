@@ -292,13 +292,23 @@ class Protocol(H11Protocol):
         connection then is the rest of that body.
         Raises `ClientGone`, towards the app, if what it sent cannot arrive.
         """
-        if isinstance(event, Response) and (
-            self._server.draining or self.connection.their_state is h11.SEND_BODY
-        ):
-            event.headers.append((b"connection", b"close"))
-        await super().stream_send(event)
+        if isinstance(event, Response):
+            headers = [*event.headers, *self.config.response_headers("h11")]
+            if self._is_last():
+                headers.append((b"connection", b"close"))
+            await self._send_h11_event(head_of(event.status_code, headers))
+        else:
+            await super().stream_send(event)
         if self._connection.broken and isinstance(event, Body | EndBody):
             raise ClientGone
+
+    def _is_last(self) -> bool:
+        """Whether no request may follow on the connection."""
+        return (
+            self._server.draining
+            or self.connection.their_state is h11.SEND_BODY
+            or self.keep_alive_requests >= self.config.keep_alive_max_requests
+        )
 
     @property
     def free(self) -> bool:
@@ -354,18 +364,14 @@ class Protocol(H11Protocol):
     async def _send_error(self, status: int, message: str) -> None:
         head, body = error_answer(status, message, since=self._since, request=self._request)
         headers = [*head, *self.config.response_headers("h11")]
-        await self._send_h11_event(h11.Response(status_code=status, headers=headers))
+        await self._send_h11_event(head_of(status, headers))
         await self._send_h11_event(h11.Data(data=body))
         await self._send_h11_event(h11.EndOfMessage())
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         """Write an event, a head with what follows it."""
-        if isinstance(event, h11.Response | h11.InformationalResponse):
-            event = type(event)(
-                status_code=event.status_code,
-                headers=event.headers,
-                reason=phrase_of(event.status_code).encode(),
-            )
+        if isinstance(event, h11.InformationalResponse):  # Hypercorn's, without a phrase
+            event = head_of(event.status_code, event.headers)
         try:
             data = self.connection.send(event) or b""
         except h11.LocalProtocolError:
@@ -379,6 +385,14 @@ class Protocol(H11Protocol):
         data, self._head = self._head + data, b""
         if data:
             await self.send(RawData(data))
+
+
+def head_of(
+    status: int, headers: Iterable[tuple[bytes, bytes]]
+) -> h11.Response | h11.InformationalResponse:
+    """Make the head of an answer, with its phrase."""
+    kind = h11.Response if status >= 200 else h11.InformationalResponse
+    return kind(status_code=status, headers=list(headers), reason=phrase_of(status).encode())
 
 
 def error_answer(
