@@ -24,8 +24,9 @@ from typing import Any
 import pytest
 import trustme
 
-from nursling.engine.limits import Limits
+from nursling.transports.config import load_config
 from nursling.transports.descriptors import needed
+from nursling.transports.orders import share
 
 
 PATIENCE = 40.0
@@ -145,6 +146,16 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def answered_until(url: str, condition: Callable[[], object]) -> None:
+    """Wait for something, while every request is answered well."""
+
+    def good() -> object:
+        assert get(url) == 200
+        return condition()
+
+    until(good)
+
+
 def get(url: str, **headers: str) -> int:
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - ours
     try:
@@ -245,8 +256,7 @@ def test_a_worker_that_is_killed_is_replaced_and_hurts_nobody_else() -> None:
     with crew(2) as made, streams(made.port, 2, STREAM) as [first, second]:
         killed = {number: made.pid_of(number) for number in (0, 1)}
         os.kill(killed[0], signal.SIGKILL)
-        while made.pid_of(0) == killed[0]:
-            assert get(f"{made.url}/livez") == 200
+        answered_until(f"{made.url}/livez", lambda: made.pid_of(0) != killed[0])
         answers = []
         for client in (first, second):
             try:
@@ -261,8 +271,7 @@ def test_a_worker_that_is_killed_is_replaced_and_hurts_nobody_else() -> None:
         assert (ended["worker"], ended["status"], ended["level"]) == (0, -9, "error")
         # One that is asked to go is replaced too, and not by an error.
         os.kill(killed[1], signal.SIGTERM)
-        while made.pid_of(1) == killed[1]:
-            assert get(f"{made.url}/livez") == 200
+        answered_until(f"{made.url}/livez", lambda: made.pid_of(1) != killed[1])
         assert made.events("worker ended")[-1]["level"] == "info"
 
 
@@ -339,13 +348,15 @@ def test_the_caps_are_those_of_all_workers(tmp_path: Path) -> None:
         assert made.metrics("nursling_streams_in_flight") == {0: 1, 1: 1}
         if sys.platform == "linux":
             for worker in (0, 1):
+                part = share(load_config(str(file)), worker, 2)
                 soft, _ = resource.prlimit(made.pid_of(worker), resource.RLIMIT_NOFILE)
-                assert FEW < needed(Limits()) // 2 < soft < needed(Limits())
+                assert soft == needed(part.limits) > FEW
         for _ in range(2):
             with asking(made.port) as third:
                 assert third.recv(12) == b"HTTP/1.1 503"
 
 
+@pytest.mark.slow
 def test_tls_is_the_workers_business(tmp_path: Path) -> None:
     """With a certificate the workers speak HTTPS on the connections that they are given."""
     authority = trustme.CA()
