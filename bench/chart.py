@@ -13,8 +13,8 @@ from xml.sax.saxutils import escape
 import msgspec
 
 
-WIDTH = 860
-LEFT = 250
+WIDTH = 900
+LEFT = 290
 """Of the bars; the labels stand left of it, and end before."""
 RIGHT = 110
 """Room for the number behind the longest bar."""

@@ -44,6 +44,8 @@ class Gateway(msgspec.Struct, frozen=True):
     """Beside our own environment."""
     patience: float = 20.0
     """Seconds until it must listen."""
+    version: str = ""
+    """Where we can tell it; that of nursling is in what is told of the machine."""
 
     def arguments(self, places: dict[str, str]) -> list[str]:
         """The command with its places filled in. Raises `ValueError`: it has a place too many."""
@@ -77,7 +79,16 @@ def litellm(command: str | None = None) -> Gateway | None:
         "DISABLE_ADMIN_UI": "True",
     }
     full = command if "{port}" in command else f"{command} {LITELLM}"
-    return Gateway("litellm", full, environ, patience=180.0)
+    return Gateway("litellm", full, environ, patience=180.0, version=_litellm_version(full))
+
+
+def _litellm_version(command: str) -> str:
+    """The version that is installed beside a command; empty if it cannot be told."""
+    program = shutil.which(shlex.split(command)[0]) or ""
+    root = Path(program).parent.parent
+    for found in sorted(root.glob("lib/python*/site-packages/litellm-*.dist-info")):
+        return found.name.removeprefix("litellm-").removesuffix(".dist-info")
+    return ""
 
 
 def nursling_file(plans: Iterable[Plan], port: int, upstream: int) -> str:

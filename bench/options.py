@@ -157,7 +157,7 @@ def finish(
         timing=setup.timing,
         repeat=setup.repeat,
         cores=setup.cores,
-        machine=report.machine(),
+        machine=report.machine({one.name: one.version for one in measured if one.version}),
         rows=rows,
     )
     path = setup.path or RESULTS / f"{setup.command}-{now:%Y%m%dT%H%M%SZ}.json"

@@ -149,6 +149,8 @@ def _times(row: Row, names: list[str]) -> list[Spread] | None:
 def block(found: Report[Row]) -> readme.Block:
     """README's table and chart."""
     names = _names(found.rows)
+    known = found.machine.versions
+    told = "".join(f"{name} {known[name]}. " for name in names[2:] if name in known)
     cells: list[list[str]] = []
     groups: list[Bars] = []
     for row in found.rows:
@@ -185,7 +187,7 @@ def block(found: Report[Row]) -> readme.Block:
             line_label="the floor",
         ),
         notes=(
-            "All were measured in turn, in the same rounds, on one core. Saturated, bursts, "
+            f"{told}All were measured in turn, in the same rounds, on one core. Saturated, bursts, "
             "paced: as above; first-token: streams of 16 events, one after the other; whole: 64 "
             "connections that ask for whole replies."
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -58,20 +58,21 @@ class Report(msgspec.Struct, Generic[R], frozen=True):
     rows: list[R]
 
 
-def machine() -> Machine:
-    """This machine."""
+def machine(others: Mapping[str, str] | None = None) -> Machine:
+    """This machine; `others`: versions of other gateways on it."""
     processor = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         processor = names[0] if names else processor
+    ours = {name: version for name in PACKAGES if (version := _version(name))}
     return Machine(
         python=f"{platform.python_implementation()} {platform.python_version()}",
         system=f"{platform.system()} {platform.release()}",
         processor=processor,
         cores=os.cpu_count() or 1,
-        versions={name: version for name in PACKAGES if (version := _version(name))},
+        versions=ours | dict(others or {}),
     )
 
 
