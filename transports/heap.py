@@ -5,9 +5,9 @@ until the first of them is freed: from then on it takes blocks of up to that siz
 from the heap. A gateway's large blocks are the texts of long replies that somebody takes long to
 read; between them stand small blocks that stay, so each leaves a hole that no larger one fits.
 Measured with Responses clients, twenty at a time, that stop reading near the end of 896 KiB: a heap
-of 135 MiB, and one of 37 with the bound held where it is at the start. So held, that of 1,100 streams
-and 58 such clients stays between 87 and 95 MiB (20 min). What it costs is new pages for each large
-block, half a millisecond per MiB on a small virtual machine, where the heap has no room of its own.
+of 135 MiB, and one of 37 with the bound held where it is at the start. So held, that of 1,100
+streams and 58 such clients stays between 87 and 95 MiB (20 min). What it costs is new pages for
+each large block, half a millisecond per MiB on a small virtual machine, where the heap has no room.
 
 The whole process is concerned, so only `serve` does this, for processes of its own. Where an
 operator has set glibc's variables (`MALLOC_MMAP_THRESHOLD_` and its like, or `GLIBC_TUNABLES`),
