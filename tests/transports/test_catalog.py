@@ -126,6 +126,27 @@ def test_no_secret_travels_to_another_address() -> None:
     assert (target.limits.heartbeat, target.limits.idle_timeout) == (1, 7)
 
 
+def test_the_way_out_leads_through_the_provider_s_proxy() -> None:
+    """Also to a model's own address; the proxy's password is hidden in what an upstream says."""
+    tables = {
+        "providers": {
+            "a": {"base_url": "http://a/v1", "proxy": "http://u:${WORD}@h:3128"},
+            "b": {"base_url": "http://b/v1"},
+        },
+        "models": [
+            {"id": "m", "provider": "a"},
+            {"id": "own", "provider": "a", "base_url": "http://own/v1"},
+            {"id": "n", "provider": "b"},
+        ],
+    }
+    found = catalog(tables, WORD="CANARY%2FWORD")
+    way = Secret("http://u:CANARY%2FWORD@h:3128")
+    assert [endpoint_of(found, name).proxy for name in ("m", "own", "n")] == [way, way, None]
+    conceal = found.resolve("m").conceal
+    assert conceal("CANARY/WORD, CANARY%2FWORD") == "***, ***"
+    assert "CANARY" not in repr(endpoint_of(found, "m"))
+
+
 def test_a_description_is_told_to_the_model_on_request_only() -> None:
     """`describe` is the switch; a description alone is for people."""
     found = catalog(ONE)

@@ -304,6 +304,22 @@ REFUSED = {
         f'[providers.a]\nbase_url = "http://u:{CANARY}@h/v1"',
         "n.toml:2: credentials do not belong in base_url: use api_key or headers",
     ),
+    "a proxy of SOCKS": (
+        f'[providers.a]\nbase_url = "http://h"\nproxy = "socks5://u:{CANARY}@h:1080"',
+        "n.toml:3: a socks5 proxy is not supported: one that speaks HTTP is",
+    ),
+    "a proxy without a scheme": (
+        f'[providers.a]\nproxy = "u:{CANARY}@h:3128"',
+        "n.toml:2: proxy is like http://host:3128, or http://user:password@host:3128",
+    ),
+    "a proxy with a broken port": (
+        f'[providers.a]\nproxy = "http://u:{CANARY}@h:x"',
+        "n.toml:2: proxy is like http://host:3128, or http://user:password@host:3128",
+    ),
+    "a proxy with a path": (
+        f'[providers.a]\nproxy = "http://u:{CANARY}@h:3128/x"',
+        "n.toml:2: proxy has nothing behind its host and port",
+    ),
     "a header of ours": (
         '[providers.a]\nheaders = { "Accept-Encoding" = "gzip" }',
         "n.toml:2: the header Accept-Encoding is not configurable",
@@ -366,6 +382,7 @@ SHOWN = {
     "a key": ('[[keys]]\nname = "a"\nsecret = "%s"', 3),
     "a provider's": ('[providers.a]\nbase_url = "http://h"\napi_key = "%s"', 3),
     "a header": ('[providers.a]\n\nheaders = { "X-Api-Key" = "%s" }', 3),
+    "a proxy's": ('[providers.a]\nproxy = "http://u:%s@h:3128"', 2),
     "a model's": ('[[models]]\nid = "m"\n\napi_key = "%s"', 4),
 }
 
@@ -390,9 +407,10 @@ def test_a_secret_that_others_can_read_is_warned_of(case: str, tmp_path: Path) -
 
 
 def test_what_is_no_secret_is_not_warned_of(tmp_path: Path) -> None:
-    """A hash and the name of an organisation may be read by all."""
+    """A hash, the name of an organisation and a proxy without a password may be read by all."""
     text = (
         f'[[keys]]\nname = "a"\nsha256 = "{"0" * 64}"\n[providers.a]\nheaders = {{ X-Org = "o" }}'
+        '\nproxy = "http://proxy.example:3128"'
     )
     assert read(text, tmp_path).warnings == ()
 
