@@ -1,4 +1,4 @@
-"""CPU time of processes, and the statistics of repeated runs.
+"""CPU time, memory and descriptors of processes, and the statistics of repeated runs.
 
 The law of this file: CPU is what the kernel counted for a process and all its descendants, in
 nanoseconds (`/proc/PID/task/*/schedstat`); where the kernel does not keep that, in ticks of
@@ -88,6 +88,23 @@ def _stat(pid: int) -> list[bytes] | None:
     except OSError:
         return None
     return line[line.rfind(b")") + 2 :].split()  # the name may hold blanks and brackets
+
+
+def resident(pid: int) -> float:
+    """The memory of a process that is in RAM, in MiB. Raises `Unmeasurable`."""
+    try:
+        pages = int((PROC / str(pid) / "statm").read_bytes().split()[1])
+    except (OSError, ValueError, IndexError):
+        raise Unmeasurable(f"cannot read the memory of process {pid} from /proc") from None
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def descriptors(pid: int) -> int:
+    """How many files and sockets a process has open. Raises `Unmeasurable`."""
+    try:
+        return sum(1 for _ in (PROC / str(pid) / "fd").iterdir())
+    except OSError:
+        raise Unmeasurable(f"cannot read the descriptors of process {pid} from /proc") from None
 
 
 class Spread(msgspec.Struct, frozen=True):

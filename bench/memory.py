@@ -18,11 +18,10 @@ from rich.console import Group
 from . import options, readme, report
 from .chart import Bar, Chart
 from .chart import Group as Bars
-from .measure import Spread, descendants, spread
+from .measure import Spread, descendants, resident, spread
 from .options import Setup
 from .plan import Plan, Scenario, Timing, paced
 from .report import Report, figure, short
-from .soak_memory import resident
 from .stack import Stack, standing
 
 

@@ -29,10 +29,11 @@ import msgspec
 from rich.console import Console
 
 from . import chart, options, processes, report, soak_report
+from .measure import descriptors, resident
 from .processes import Failed, announced_port, free_port, module, running, wait_for_port
 from .soak_load import GRACE, Order, Progress
 from .soak_lulls import FULL
-from .soak_memory import Reading, descriptors, growth, resident
+from .soak_memory import Reading, growth
 from .soak_plan import MODELS, Load, Patience
 from .soak_report import End, Soak
 

@@ -1,4 +1,4 @@
-"""Does a process grow? Readings from `/proc`, and what may be concluded from them.
+"""Does a process grow? What may be concluded from readings of its memory.
 
 The law of this file: a slope is never shown without its error, and what the run was too short or
 too noisy to tell is not called flat. Readings of one block share a median, since neighbours are
@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import statistics
 from typing import Literal, NamedTuple
 
 import msgspec
-
-from .measure import PROC, Unmeasurable
 
 
 BLOCKS = 12
@@ -59,23 +56,6 @@ class Growth(msgspec.Struct, frozen=True):
     """From how many lulls they are; 0 = there were none to tell apart."""
     peak: float = 0.0
     """The greatest reading of all, in MiB."""
-
-
-def resident(pid: int) -> float:
-    """The memory of a process that is in RAM, in MiB. Raises `Unmeasurable`."""
-    try:
-        pages = int((PROC / str(pid) / "statm").read_bytes().split()[1])
-    except (OSError, ValueError, IndexError):
-        raise Unmeasurable(f"cannot read the memory of process {pid} from /proc") from None
-    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
-
-
-def descriptors(pid: int) -> int:
-    """How many files and sockets a process has open. Raises `Unmeasurable`."""
-    try:
-        return sum(1 for _ in (PROC / str(pid) / "fd").iterdir())
-    except OSError:
-        raise Unmeasurable(f"cannot read the descriptors of process {pid} from /proc") from None
 
 
 def growth(readings: list[Reading], *, since: float, limit: float, lulls: bool = False) -> Growth:

@@ -18,6 +18,7 @@ import msgspec
 from . import hold
 from .gateways import Gateway, write_files
 from .load import Order, Result, grace
+from .measure import descriptors
 from .plan import Plan, Scenario, Timing
 from .processes import (
     Cores,
@@ -32,7 +33,6 @@ from .processes import (
     temporary_folder,
     wait_for_port,
 )
-from .soak_memory import descriptors
 
 
 MARGIN = 20.0

@@ -7,17 +7,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import pytest
 
-from bench import latency, memory, peers
+from bench import hold, latency, load, memory, peers
 from bench.compare import Row
 from bench.decode import Decode
 from bench.gateways import Gateway, litellm, nursling
-from bench.processes import ROOT, Failed, free_port, running, wait_for_port
+from bench.plan import Plan, Scenario, Timing, paced
+from bench.processes import (
+    ROOT,
+    Failed,
+    announced,
+    announced_port,
+    free_port,
+    module,
+    running,
+    wait_for_port,
+)
 from bench.report import Report
 from support.svg import parsed
 
@@ -142,6 +153,63 @@ def test_decode_of_one_case(tmp_path: Path) -> None:
     assert [cost.name for cost in found.costs] == ["grammar"]
     assert [held.name for held in found.held] == ["pieces of a text"]
     assert "no case has such a name" in bench("decode", "--only=nothing").stderr
+    assert "README has no block" in bench("decode", "--readme", "--only=grammar").stderr
+
+
+# The processes of a run.
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Generator[tuple[int, int]]:
+    """The mock upstream: its process and its port."""
+    with (
+        (tmp_path / "log").open("w+b") as log,
+        running(module("upstream"), log, frozenset(), ours=True) as process,
+    ):
+        yield process.pid, announced_port(process)
+
+
+@measured
+@pytest.mark.parametrize("whole", [False, True])
+def test_load_times_what_it_gets(upstream: tuple[int, int], tmp_path: Path, whole: bool) -> None:
+    """Requests, tokens and times of the window are told; a stamped event has its delay."""
+    pid, port = upstream
+    timing = Timing(seconds=0.2, warm_up=0.1, tail=0.1)
+    scenario = paced("", "chat", Plan("chat", 1, pause=10, dress="stamped"), 4, timing)
+    if whole:
+        scenario = Scenario("", "responses", Plan("responses", 8), 4, whole=True)
+    order = msgspec.json.encode(load.Order(port, scenario, timing, pid)).decode()
+    with (
+        (tmp_path / "load").open("w+b") as log,
+        running(module("load", order), log, frozenset(), ours=True) as process,
+    ):
+        output, _ = process.communicate(timeout=30)
+    found = msgspec.json.decode(output, type=load.Result)
+    assert found.faults == {}
+    assert found.streams >= 4
+    assert found.cpu_us > 0
+    if whole:
+        assert found.requests > 4
+        assert found.took is not None
+        assert found.took.count == found.requests
+    else:
+        assert found.tokens > 20
+        assert found.delay is not None
+        assert 0 < found.delay.p50 <= found.delay.p99 < 1e6
+
+
+@pytest.mark.parametrize("events", [2, 0])
+def test_streams_are_held_open(upstream: tuple[int, int], tmp_path: Path, events: int) -> None:
+    """All are open when it is said; one that is refused ends it all, with a word."""
+    scenario = Scenario("", "chat", Plan("chat", events, pause=60_000), 5)
+    order = msgspec.json.encode(hold.Order(upstream[1], scenario)).decode()
+    with (
+        (tmp_path / "hold").open("w+b") as log,
+        running(module("hold", order), log, frozenset(), ours=True) as process,
+    ):
+        said = announced(process, 10)
+        assert said == ({"open": 5} if events else {"fault": "HTTP/1.1 400 Bad Request"})
+        assert (process.poll() is None) or not events
 
 
 # How it ends.

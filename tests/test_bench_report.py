@@ -120,7 +120,8 @@ def test_a_block_is_written(tmp_path: Path) -> None:
     text = path.read_text()
     assert "(results/peers.svg)" in text
     assert (tmp_path / "results" / "peers.svg").read_text().startswith("<svg")
-    assert "Medians of 2 rounds of `uv run python -m bench peers --readme` on 2026-11-21" in text
+    command = "uv run python -m bench peers --repeat 2 --seconds 1 --readme"
+    assert f"Medians of 2 rounds of `{command}` on 2026-11-21" in text
     assert "A processor, 2 cores, CPython 3.11.7." in text
 
 
@@ -136,7 +137,7 @@ def test_the_blocks_of_readme(name: str) -> None:
     assert len(lines) > 2
     assert len({line.count(" | ") for line in lines}) == 1
     assert f"(bench/results/{name}.svg)" in found[0]
-    assert f"python -m bench {name} --readme`" in found[0]
+    assert re.search(rf"python -m bench {name} --repeat \d+ --seconds [\d.]+ --readme`", found[0])
     parsed((RESULTS / f"{name}.svg").read_text())
     assert not re.search(r"\b(inf|nan|None)\b", found[0])
 

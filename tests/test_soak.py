@@ -16,13 +16,14 @@ import msgspec
 import pytest
 
 from bench import soak, soak_report
+from bench.measure import descriptors, resident
 from bench.plan import PATHS, Api
 from bench.processes import ROOT, Failed
 from bench.report import Machine
 from bench.soak_check import TaleCheck
 from bench.soak_load import Client, Clients, Order, Progress, request_bytes
 from bench.soak_lulls import BUSY, CALM, SETTLE, Lulls
-from bench.soak_memory import Growth, Reading, descriptors, growth, least_squares, resident
+from bench.soak_memory import Growth, Reading, growth, least_squares
 from bench.soak_plan import MODELS, Lane, Load, Patience, Tale, parse_tale
 from bench.soak_report import End, Soak
 from bench.soak_upstream import answer, writes
