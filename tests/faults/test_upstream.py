@@ -1,18 +1,22 @@
 """Faults of an upstream, through the whole gateway in virtual time: each client hears the truth.
 
-Every test runs for clients and upstreams of both APIs. What broke before the first news is a true
+Every test runs for clients and upstreams of both APIs, and with both transports: ours, and httpx's
+own towards a proxy. What broke before the first news is a true
 status; what broke later is an error in the stream, after the words that came.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
 
 import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
+import support.stack
 from nursling.engine.errors import ConnectFailed
 from nursling.engine.limits import Limits
 from support import reading
@@ -41,6 +45,14 @@ from support.stack import (
 
 QUIET = Limits(heartbeat=0)
 """Without beats nothing commits a stream before its first news."""
+
+
+@pytest.fixture(params=[False, True], ids=["direct", "proxied"], autouse=True)
+def proxied(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Reach the upstream in one way, and in the other."""
+    monkeypatch.setattr(support.stack, "PROXIED", request.param)
+    return bool(request.param)
+
 
 each_client = pytest.mark.parametrize("client", APIS, ids=lambda api: f"to-{api}")
 each_upstream = pytest.mark.parametrize("upstream", APIS, ids=lambda api: f"from-{api}")
@@ -89,13 +101,15 @@ def outcome(gateway: Stack) -> str:
 async def test_nobody_there(client: Api, stream: bool, why: str, autojump_clock: MockClock) -> None:
     """No connection is a 502 at once, in the client's format; why is for the log only."""
     failure = ConnectFailed("no connection", detail=f"cannot connect to 10.0.0.7:1: {why}")
+    refusal = ConnectionRefusedError(errno.ECONNREFUSED, "")
+    failure.__cause__ = refusal if why == "Connection refused" else socket.gaierror()
     async with stack("chat", failure) as gateway:
         error = refused(await gateway.ask(client, stream=stream), 502)
         assert trio.current_time() < Limits().connect_timeout
         assert error["code"] == "upstream_unreachable"
         assert why not in json.dumps(error)
         assert outcome(gateway) == "upstream_unreachable"
-        assert gateway.records[0].detail == failure.detail
+        assert gateway.records[0].detail.endswith(f": {why}")
 
 
 @pytest.mark.fault(2, "S")

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import random
-import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 from unittest import mock
 
-import httpcore
-import httpx
 import msgspec
 import structlog
 import trio
@@ -22,7 +17,7 @@ from trio.testing import MockClock
 
 from nursling.engine.errors import ConnectFailed
 from nursling.engine.formats.base import Identity
-from nursling.engine.limits import KIB, Limits
+from nursling.engine.limits import KIB
 from nursling.transports.background import beside
 from nursling.transports.config import Config, Model, Provider
 from nursling.transports.engine import Engine
@@ -32,8 +27,8 @@ from nursling.transports.http.server import serve_on
 from nursling.transports.secret import Secret
 from nursling.transports.upstream.client import HttpClient
 from nursling.transports.upstream.pool import Origin
-from nursling.transports.upstream.proxied import stock_transport
 from nursling.transports.wire import StreamWire, Wire
+from support.network import stock_on
 from support.scripted import APIS
 
 from .client import Client
@@ -178,7 +173,7 @@ class World:
             *(Model(id=f"{api}-fold", provider=api, upstream_model="m", fold=True) for api in APIS),
         ]
         config = Config(providers=providers, models=tuple(models), limits=limits)
-        made = HttpClient(self._dial_wire, limits, stock=self._stock)
+        made = HttpClient(self._dial_wire, limits, stock=stock_on(self._connect))
         async with made as client, beside(client.sweep):
             self.engine = Engine(config, client, {})
             yield self.engine, client
@@ -243,17 +238,14 @@ class World:
         return (EndWire if self.chance.random.random() < 0.75 else StreamWire)(end)
 
     async def _dial_wire(self, origin: Origin) -> Wire:
-        return EndWire(await self.dial(origin[1]))
+        return EndWire(await self._dial(origin[1]))
 
-    def _stock(
-        self, proxy: Secret, context: ssl.SSLContext, limits: Limits
-    ) -> httpx.AsyncBaseTransport:
-        """Make httpx's own transport, on this network: a proxy is its upstream."""
-        transport = stock_transport(proxy, context, limits)
-        transport._pool._network_backend = Backend(self)
-        return transport
+    async def _connect(self, host: str) -> tuple[End, Wire]:
+        """Connect to a proxy, which is its upstream."""
+        end = await self._dial(host)
+        return end, EndWire(end)
 
-    async def dial(self, host: str) -> End:
+    async def _dial(self, host: str) -> End:
         """Connect to an upstream, unless its host is one of those that cannot be reached."""
         self.note(f"{host} is dialled")
         await trio.lowlevel.checkpoint()
@@ -288,51 +280,6 @@ class World:
         left = sum(_open(line) for line in self._lines)
         if left:
             self.failures.append(f"{left} connections are open")
-
-
-class Backend(httpcore.AsyncNetworkBackend):
-    """The network of a world, as httpcore wants it."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    async def connect_tcp(self, host: str, *_: object, **__: object) -> httpcore.AsyncNetworkStream:
-        try:
-            return BackendStream(await self._world.dial(host))
-        except ConnectFailed as error:
-            raise httpcore.ConnectError(str(error)) from error
-
-
-class BackendStream(httpcore.AsyncNetworkStream):
-    """One connection, as httpcore wants it."""
-
-    def __init__(self, end: End) -> None:
-        self._end = end
-
-    async def read(self, max_bytes: int, *_: object, **__: object) -> bytes:
-        try:
-            return await self._end.receive_some(max_bytes)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.ReadError from error
-
-    async def write(
-        self,
-        buffer: bytes,
-        timeout: float | None = None,  # noqa: ASYNC109 - the name is httpcore's
-    ) -> None:
-        try:
-            with trio.fail_after(math.inf if timeout is None else timeout):
-                await self._end.send_all(buffer)
-        except trio.TooSlowError as error:
-            raise httpcore.WriteTimeout from error
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.WriteError from error
-
-    async def aclose(self) -> None:
-        await self._end.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._end.incoming.has_news if info == "is_readable" else None
 
 
 def _open(line: End | None) -> bool:

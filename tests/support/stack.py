@@ -29,12 +29,15 @@ from nursling.transports.upstream.pool import Origin
 
 from .gateway import Call, OpenKeys
 from .kinds import TEXT
+from .network import stock_on
 from .scripted import Api, ChatReply, Json, ResponsesReply
 
 
 PATHS: dict[Api, str] = {"chat": "/v1/chat/completions", "responses": "/v1/responses"}
 NAMES: dict[Api, str] = {"chat": "openai-completions", "responses": "openai-responses"}
 ORIGIN: Origin = ("https", "upstream.example", 443)
+PROXIED = False
+"""Whether the way to the upstream leads through a proxy, which is it: see `proxied`."""
 KEY = "sk-canary-of-the-upstream"
 SILENCE = math.inf
 RST = trio.BrokenResourceError("reset")
@@ -161,11 +164,13 @@ async def stack(
     upstream: Api, *connections: Wire | Exception | float, limits: Limits | None = None, **more: Any
 ) -> AsyncGenerator[Stack, None]:
     """The gateway; each dial gets the next connection, fails with the error, or takes so long."""
+    way = {"base_url": "https://upstream.example/v1"}
+    if PROXIED:
+        way = {"base_url": "http://elsewhere.example/v1", "proxy": "http://upstream.example:443"}
     config = config_from_dict(
         {
             "providers": {
-                "up": {"api": NAMES[upstream], "base_url": "https://upstream.example/v1",
-                       "api_key": KEY, "max_streams": 1, **more},
+                "up": {"api": NAMES[upstream], **way, "api_key": KEY, "max_streams": 1, **more},
             },
             "models": [{"id": "m", "provider": "up"}],
         },
@@ -173,6 +178,11 @@ async def stack(
     )  # fmt: skip
     config = msgspec.structs.replace(config, limits=limits or Limits())
     waiting = list(connections)
+
+    async def connect(host: str) -> tuple[trio.abc.Stream, wire.Wire]:
+        made = await dial(("https", host, 443))
+        assert isinstance(made, wire.StreamWire)
+        return made._stream, made
 
     async def dial(origin: Origin) -> wire.Wire:
         made.dialled.append(origin)
@@ -186,7 +196,7 @@ async def stack(
                 raise AssertionError("the dial was waited for")
 
     records: list[Record] = []
-    async with HttpClient(dial, config.limits) as client:
+    async with HttpClient(dial, config.limits, stock=stock_on(connect)) as client:
         engine = Engine(config, client, {})
         made = Stack(create_app(engine, keys=OpenKeys(), log=records.append), records)
         yield made
