@@ -17,6 +17,7 @@ from nursling.transports import config_from_dict, open_engine
 from nursling.transports.http.app import create_app
 from nursling.transports.http.gateway import Gateway
 from nursling.transports.http.server import serve
+from nursling.transports.secret import Secret
 from nursling.transports.upstream.client import Endpoint, HttpClient
 from support.fake_upstream import (
     Chunk,
@@ -33,6 +34,7 @@ from support.gateway import Served, post, read_until, until
 from support.laws import check_failed_stream
 from support.scripted import APIS, Api, Json
 from support.stack import NAMES, PATHS, TOLD, begun, good
+from support.tunnel import tunnel
 
 
 ASKS: dict[Api, Json] = {
@@ -40,16 +42,20 @@ ASKS: dict[Api, Json] = {
     "responses": {"input": "Hi"},
 }
 
+each_route = pytest.mark.parametrize("proxied", [False, True], ids=["direct", "proxied"])
 each_client = pytest.mark.parametrize("client", APIS, ids=lambda api: f"to-{api}")
 each_upstream = pytest.mark.parametrize("upstream", APIS, ids=lambda api: f"from-{api}")
 
 
 @asynccontextmanager
-async def before(server: FakeUpstream, api: Api) -> AsyncGenerator[tuple[Served, Gateway], None]:
-    """The gateway before an upstream."""
+async def before(
+    server: FakeUpstream, api: Api, proxy: str | None = None
+) -> AsyncGenerator[tuple[Served, Gateway], None]:
+    """The gateway before an upstream, or before a proxy that leads there."""
+    way = {"base_url": server.base_url, **({"proxy": proxy} if proxy else {})}
     config = config_from_dict(
         {
-            "providers": {"up": {"api": NAMES[api], "base_url": server.base_url}},
+            "providers": {"up": {"api": NAMES[api], **way}},
             "models": [{"id": "m", "provider": "up"}],
         },
         environ={},
@@ -104,8 +110,11 @@ def told(body: bytes, client: Api) -> str:
 
 @pytest.mark.fault(3, "R")
 @each_client
+@each_route
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_a_certificate_that_does_not_verify(client: Api, streamed: bool) -> None:
+async def test_a_certificate_that_does_not_verify(
+    client: Api, streamed: bool, proxied: bool
+) -> None:
     """The client hears of no connection, and the operator reads why in the log."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -113,7 +122,8 @@ async def test_a_certificate_that_does_not_verify(client: Api, streamed: bool) -
     with capture_logs() as logs:
         async with (
             fake_upstream(whole({}), tls=context) as server,
-            before(server, "chat") as (served, app),
+            tunnel() as proxy,
+            before(server, "chat", proxy.url if proxied else None) as (served, app),
         ):
             answer = await served.raw(asking(client, streamed=streamed))
             await until(lambda: ends(app, "upstream_unreachable") == 1)
@@ -128,13 +138,14 @@ async def test_a_certificate_that_does_not_verify(client: Api, streamed: bool) -
 @pytest.mark.fault(13, "R")
 @each_client
 @each_upstream
-async def test_a_reset_inside_a_frame(client: Api, upstream: Api) -> None:
+@each_route
+async def test_a_reset_inside_a_frame(client: Api, upstream: Api, proxied: bool) -> None:
     """What came before the RST is told, then the error; nothing says stop."""
     gate = trio.Event()
     script = stream(begun(upstream), Wait(gate), Reset(), end=False)
     async with (
         fake_upstream(script) as server,
-        before(server, upstream) as (served, app),
+        before(server, upstream, server.origin if proxied else None) as (served, app),
         await served.connect() as asker,
     ):
         await asker.send_all(asking(client))
@@ -150,7 +161,10 @@ async def test_a_reset_inside_a_frame(client: Api, upstream: Api) -> None:
 @pytest.mark.fault(15, "R")
 @each_client
 @each_upstream
-async def test_a_reset_right_behind_the_last_byte(client: Api, upstream: Api) -> None:
+@each_route
+async def test_a_reset_right_behind_the_last_byte(
+    client: Api, upstream: Api, proxied: bool
+) -> None:
     """The kernel may drop what we have not read yet; whatever was lost, it is no good end."""
     frames = good(upstream).split(b"\n\n")
     script = [
@@ -161,7 +175,7 @@ async def test_a_reset_right_behind_the_last_byte(client: Api, upstream: Api) ->
     ]
     async with (
         fake_upstream(script) as server,
-        before(server, upstream) as (served, app),
+        before(server, upstream, server.origin if proxied else None) as (served, app),
     ):
         answer = await served.raw(asking(client))
         if answer.startswith(b"HTTP/1.1 200 "):
@@ -172,13 +186,20 @@ async def test_a_reset_right_behind_the_last_byte(client: Api, upstream: Api) ->
 
 
 @pytest.mark.fault(46, "R")
-async def test_contention_and_mass_cancellation() -> None:
+@each_route
+async def test_contention_and_mass_cancellation(proxied: bool) -> None:
     """200 requests for 5 slots, cancelled at random: no connection is left without an owner."""
     rng = random.Random(137)  # noqa: S311 - a test draws
     script = stream(good("chat")[:400], Stall(), end=False)
     async with fake_upstream(script) as server, HttpClient() as client:
         limits = Limits(connect_timeout=30)
-        endpoint = Endpoint(provider="p", base_url=server.base_url, max_streams=5, limits=limits)
+        endpoint = Endpoint(
+            provider="p",
+            base_url=server.base_url,
+            max_streams=5,
+            limits=limits,
+            proxy=Secret(server.origin) if proxied else None,
+        )
         upstream = client.upstream(endpoint)
         most = 0
 
