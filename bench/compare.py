@@ -1,6 +1,6 @@
 """Scenarios by rounds: everybody under the same load, in turn, and what comes of it.
 
-The law of this file: all are measured in the same round, minutes apart at most, in an order that
+The law of this file: all are measured under a scenario one right after the other, in an order that
 changes with the round, and every round begins with fresh processes. So what else the machine does
 meets all of them, and a ratio means something where the absolute figures do not. Ratios are taken
 within each round; what is shown is their median.
@@ -20,7 +20,7 @@ from .load import Result
 from .measure import Spread, spread
 from .plan import Scenario, Timing
 from .processes import Cores
-from .stack import BASELINES, Stack, standing
+from .stack import standing
 
 
 WARMING = Timing(seconds=0.1, warm_up=0.4)
@@ -85,32 +85,15 @@ def measure(
         with standing(chosen, gateways, cores) as stack:
             for gateway in gateways:
                 stack.run(gateway.name, _first_of(chosen), WARMING)
-            known: dict[tuple[str, Scenario], Result] = {}
             for scenario in chosen:
                 show(rounds, f"round {number} of {repeat}: {scenario.name}")
-                made = {name: _once(stack, name, scenario, timing, known) for name in names}
+                made = {name: stack.run(name, scenario, timing) for name in names}
                 rounds[scenario.name].append(made)
     return rounds
 
 
 def _first_of(chosen: Sequence[Scenario]) -> Scenario:
     return min(chosen, key=lambda scenario: scenario.streams)
-
-
-def _once(
-    stack: Stack,
-    name: str,
-    scenario: Scenario,
-    timing: Timing,
-    known: dict[tuple[str, Scenario], Result],
-) -> Result:
-    """Measure one; scenarios that differ in the client's API only are the same to a baseline."""
-    if name not in BASELINES:
-        return stack.run(name, scenario, timing)
-    same = msgspec.structs.replace(scenario, name="", client=scenario.plan.api)
-    if (name, same) not in known:
-        known[name, same] = stack.run(name, scenario, timing)
-    return known[name, same]
 
 
 def summarize(scenario: Scenario, rounds: list[Round]) -> Row:

@@ -72,7 +72,7 @@ class Decode(msgspec.Struct, frozen=True):
 @options.json_option
 @options.readme_option
 def decode(*, repeat: int, only: tuple[str, ...], path: Path | None, into_readme: bool) -> None:
-    """Micro-benchmarks of the hot code, with a guard for each optimised path."""
+    """The hot code in pieces, each optimised one guarded."""
     setup = options.checked(
         Setup("decode", repeat, Timing(), gateways.nursling(), Cores(), path, into_readme)
     )

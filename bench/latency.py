@@ -91,7 +91,7 @@ class Latency(msgspec.Struct, frozen=True):
     help="Open streams beside which one more request is measured.",
 )
 def latency(setup: Setup, *, beside: str) -> None:
-    """Added time to the first token and per event; cost of a request, also beside open streams."""
+    """Added time, and what one more request costs."""
     try:
         counts = [int(one) for one in beside.split(",") if one]
     except ValueError:

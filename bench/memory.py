@@ -89,7 +89,7 @@ class Row(msgspec.Struct, frozen=True):
     help="Open streams. May be repeated.",
 )
 def memory(setup: Setup, *, streams: tuple[int, ...]) -> None:
-    """Memory at rest, per open stream, and what is kept after."""
+    """Memory at rest, of open streams, and after them."""
     found = [Row(name, count, []) for count in streams for name in MEASURED]
     with options.showing() as show:
         for number in range(1, setup.repeat + 1):

@@ -56,7 +56,7 @@ TIMES = {"first": "to the first token", "delay": "of an event", "took": "of a wh
 def peers(
     setup: Setup, *, litellm_command: str | None, others: tuple[str, ...], only: tuple[str, ...]
 ) -> None:
-    """Nursling beside LiteLLM and others: same scenarios, one table."""
+    """Nursling beside LiteLLM and other gateways."""
     chosen = select(scenarios(setup.timing), only)
     if not chosen:
         raise click.UsageError("no scenario has such a name")

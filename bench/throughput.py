@@ -61,7 +61,7 @@ DRESSED: tuple[tuple[Api, Dress], ...] = (
 )
 @click.option("--floor-only", is_flag=True, help="Measure the machine, without a gateway.")
 def throughput(setup: Setup, *, events: int, only: tuple[str, ...], floor_only: bool) -> None:
-    """CPU time per event and events per second, beside a plain byte pump."""
+    """CPU time of an event, beside a plain byte pump."""
     chosen = select(scenarios(setup.timing, events), only)
     if not chosen:
         raise click.UsageError("no scenario has such a name")
