@@ -141,9 +141,10 @@ class Clients:
         say(self.progress())
         now = time.monotonic()
         self.at(now + 1, self._tell)
-        if self.lulls.open(now):  # at any time of a stream's life, and not all in step
+        if self.lulls.open(now):
+            spread = 0.0 if self.lulls.crowd else self.order.patience.longest
             for client in self.waiting:
-                self.at(now + self.draw.uniform(0, self.order.patience.longest), client.next)
+                self.at(now + self.draw.uniform(0, spread), client.next)
             self.waiting.clear()
 
 

@@ -7,6 +7,10 @@ new from time to time, until the last of them has ended; what the gateway holds 
 other streams running on, it must hold the next time too, and no more. Whatever a lazy stream has
 left behind is still there in a lull, and adds up over the lulls.
 
+Behind the first lull, which is no more than warm-up, they all begin at the same moment: the heap is
+as large as its worst moment has made it, and if that comes late it looks like growth (measured: a
+step of 1.5 MiB after a quarter of an hour). Behind the others each begins at a time of its own.
+
 For the same reason a reading counts only while those other streams are there. A gateway that has to
 share its processor lags behind with the requests, and has fewer of them at a time; when it has the
 processor to itself again that looks like growth (measured: 156 MiB with 760,000 objects, 185 MiB
@@ -39,6 +43,11 @@ class Lulls:
     def open(self, now: float) -> bool:
         """Whether a lazy client may begin."""
         return now < self._closes
+
+    @property
+    def crowd(self) -> bool:
+        """Whether those who have waited for the end of this lull begin all at once."""
+        return self._count == 1
 
     def look(self, now: float, lazy: int) -> int:
         """Say in which lull we are, from 1 on; 0 = in none that counts. `lazy`: streams at work."""

@@ -159,13 +159,15 @@ def test_a_lull_waits_for_the_last_lazy_stream() -> None:
     assert lulls.look(calm, 0) == lulls.look(calm + CALM - 1, 0) == 1
     assert not lulls.open(calm + CALM - 1)
     assert lulls.look(calm + CALM, 0) == 0
+    assert lulls.crowd  # the worst moment, while nobody judges yet
     assert lulls.open(calm + CALM)
     over = calm + CALM + BUSY
     assert (lulls.look(over, 0), lulls.look(over + SETTLE, 0)) == (0, 2)
+    assert not lulls.crowd
 
 
 def test_lazy_clients_wait_for_the_end_of_a_lull(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a lull they ask for nothing; behind it each begins at a time of its own."""
+    """In a lull they ask for nothing; behind the first all begin at once, later each by itself."""
     monkeypatch.setattr("bench.soak_load.say", lambda _: None)
     everyone = Clients(Order(1, Load(), Patience(10.0), 1800.0, 1))
     lazy = [Client(everyone, Lane("chat", "chat", 0, "naps")) for _ in range(20)]
@@ -178,7 +180,12 @@ def test_lazy_clients_wait_for_the_end_of_a_lull(monkeypatch: pytest.MonkeyPatch
     assert (everyone.open, len(begun)) == (0, 1)  # it tells again, a second later
     monkeypatch.setattr(everyone.lulls, "open", lambda _: True)
     everyone._tell()
-    assert len({round(when, 1) for when in begun[2:]}) > 15
+    assert len(set(begun[2:])) == 1
+    everyone.waiting = lazy
+    begun.clear()
+    monkeypatch.setattr(Lulls, "crowd", False)
+    everyone._tell()
+    assert len({round(when, 1) for when in begun[1:]}) > 15
     assert max(begun) - min(begun) > Patience(10.0).stuck / 2
 
 
