@@ -22,7 +22,7 @@ from nursling.engine.formats.responses.decoder import ResponsesDialect
 from nursling.engine.pipeline import Reply
 from nursling.transports.http import protocol, server
 from nursling.transports.http.server import Connection
-from nursling.transports.upstream import client
+from nursling.transports.upstream import direct, proxied
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ async def _commit_at_once(_: Reply, timeout: float = 0) -> list[Event]:  # noqa:
     return []
 
 
+def _repeat_all(*_: object, kept: bool, **__: object) -> bool:
+    return kept
+
+
 async def _tell_nobody(_: Connection) -> None:
     return
 
@@ -71,7 +75,10 @@ async def _tell_nobody(_: Connection) -> None:
 SABOTAGES: dict[str, Sabotage] = {
     "the write deadline": Sabotage({"write_timeout": 1e9}),
     "the shielded close": Sabotage(patch=lambda: _without_shields(server, protocol)),
-    "the shielded close, upstream": Sabotage(patch=lambda: _without_shields(client)),
+    "the shielded close, upstream": Sabotage(patch=lambda: _without_shields(direct, proxied)),
+    "the rule of what is sent once more": Sabotage(
+        patch=lambda: mock.patch.object(direct, "may_repeat", _repeat_all)
+    ),
     "the idle clock": Sabotage({"idle_timeout": 0.0}),
     "the end rule, chat": Sabotage(
         patch=lambda: mock.patch.object(ChatDialect, "on_eof", _end_well)

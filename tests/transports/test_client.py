@@ -638,9 +638,7 @@ async def test_idle_connections_are_no_hoard() -> None:
     idle = Pool(dial, Limits(max_idle=2))
     pairs = [trio.testing.memory_stream_pair() for _ in range(3)]
     wires = [wire_of(ours) for ours, _ in pairs]
-    for wire in wires:
-        await idle.give_back(("http", "h", 80), wire)
-    assert await pairs[0][1].receive_some() == b""
+    assert [idle.give_back(("http", "h", 80), wire) for wire in wires] == [None, None, wires[0]]
     assert await idle.take(("http", "h", 80)) is wires[2]
     await idle.aclose()
     assert await pairs[1][1].receive_some() == b""
@@ -669,7 +667,7 @@ async def test_idle_connections_expire_without_traffic(
             for name, delay in (("old", 0.0), ("old again", 1.0), ("new", 1.0), ("late", 9.0)):
                 await trio.sleep(delay)
                 ours, theirs = trio.testing.memory_stream_pair()
-                await idle.give_back(("http", name.split()[0], 80), wire_of(ours))
+                idle.give_back(("http", name.split()[0], 80), wire_of(ours))
                 watching.start_soon(watch, name, theirs)
         nursery.cancel_scope.cancel()
     assert closed == {

@@ -113,7 +113,11 @@ class HttpUpstream:
         configured = {name: value.reveal() for name, value in endpoint.headers.items()}
         if endpoint.api_key:
             configured["authorization"] = f"Bearer {endpoint.api_key.reveal()}"
-        ours = {"accept-encoding": "identity", "user-agent": f"nursling/{VERSION}"}
+        ours = {
+            "host": httpx.URL(endpoint.base_url).netloc.decode("ascii"),
+            "accept-encoding": "identity",
+            "user-agent": f"nursling/{VERSION}",
+        }
         asking = {**ours, "content-type": JSON}
         self._listing = httpx.Headers({**ours, "accept": JSON, **configured})
         self._streamed = httpx.Headers({**asking, "accept": EVENTS, **configured})
@@ -151,7 +155,11 @@ class HttpUpstream:
         url = self._urls.get(path)
         if url is None:  # parsing it costs more than sending
             url = self._urls[path] = httpx.URL(url_of(self.endpoint.base_url, path))
-        request = httpx.Request(method, url, headers=headers, content=body)
+        # With `stream=` httpx adds no headers of its own, which it would do anew for each request.
+        request = httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(body))
+        request.read()
+        if body:
+            request.headers["content-length"] = str(len(body))
         return Conversation(self.endpoint, request, self._transport, self._limiter)
 
 
@@ -227,8 +235,8 @@ class Conversation(AbstractAsyncContextManager[Source]):
         """Give everything back. What the request held, its body above all, is free at once."""
         try:
             if self._response is not None:
-                with trio.move_on_after(self._endpoint.limits.close_timeout, shield=True):
-                    await self._response.aclose()
+                assert isinstance(self._response.stream, httpx.AsyncByteStream)  # noqa: S101 - a type
+                await self._response.stream.aclose()
         finally:
             if self._held:
                 self._limiter.release_on_behalf_of(self)

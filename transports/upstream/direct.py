@@ -28,7 +28,8 @@ class Direct(httpx.AsyncBaseTransport):
 
     Two extensions of a request are for us: `limits`, and `connecting`, the cancel scope that is the
     connect clock; its deadline is lifted when there is a connection. The answer is for the pipeline
-    to read: it is the extension `source` of the response, whose `aclose` gives everything back.
+    to read: it is the extension `source` of the response, and `aclose` of the response's stream
+    gives everything back, shielded, within `close_timeout`.
     """
 
     def __init__(self, dial: Dial, limits: Limits) -> None:
@@ -45,13 +46,13 @@ class Direct(httpx.AsyncBaseTransport):
         if kept is not None:
             connecting.deadline = math.inf
             if answer := await self._ask(kept, request, limits, kept=True):
-                return self._response(origin, answer)
+                return self._response(origin, answer, limits)
             connecting.deadline = trio.current_time() + clock(limits.connect_timeout)
         wire = await self._pool.dial(origin)
         connecting.deadline = math.inf
         answer = await self._ask(wire, request, limits, kept=False)
         assert answer is not None  # noqa: S101 - a connection that was not kept is never stale
-        return self._response(origin, answer)
+        return self._response(origin, answer, limits)
 
     async def aclose(self) -> None:
         """Close all idle connections."""
@@ -74,8 +75,7 @@ class Direct(httpx.AsyncBaseTransport):
         except BaseException as error:
             after = wire.acknowledged() if kept else None
             exchange.let_go()
-            with trio.CancelScope(shield=True, deadline=_in(limits.close_timeout)):
-                await wire.close()
+            await _close(wire, limits)
             if isinstance(error, Truncated) and may_repeat(
                 request.method,
                 kept=kept,
@@ -87,11 +87,11 @@ class Direct(httpx.AsyncBaseTransport):
             raise
         return exchange
 
-    def _response(self, origin: Origin, exchange: Exchange) -> httpx.Response:
+    def _response(self, origin: Origin, exchange: Exchange, limits: Limits) -> httpx.Response:
         # Without the answer's headers httpx can neither keep a cookie nor follow a redirect.
         return httpx.Response(
             exchange.status,
-            stream=_Body(exchange, self._pool, origin),
+            stream=_Body(exchange, self._pool, origin, limits),
             extensions={"source": exchange},
         )
 
@@ -99,18 +99,20 @@ class Direct(httpx.AsyncBaseTransport):
 class _Body(httpx.AsyncByteStream):
     """The end of an answer. httpx never reads the body: the pipeline reads the exchange itself."""
 
-    def __init__(self, exchange: Exchange, pool: Pool, origin: Origin) -> None:
+    def __init__(self, exchange: Exchange, pool: Pool, origin: Origin, limits: Limits) -> None:
         self._exchange = exchange
         self._pool = pool
         self._origin = origin
+        self._limits = limits
 
     async def aclose(self) -> None:
         """Give the connection back if it is good for another request, else close it."""
         self._exchange.let_go()
+        over: Wire | None = self._exchange.wire
         if self._exchange.reusable:
-            await self._pool.give_back(self._origin, self._exchange.wire)
-        else:
-            await self._exchange.wire.close()
+            over = self._pool.give_back(self._origin, self._exchange.wire)
+        if over is not None:
+            await _close(over, self._limits)
 
 
 def may_repeat(method: str, *, kept: bool, heard: bool, sent: bool, confirmed: int | None) -> bool:
@@ -142,5 +144,7 @@ def may_repeat(method: str, *, kept: bool, heard: bool, sent: bool, confirmed: i
     return method == "GET" or not sent or confirmed == 0
 
 
-def _in(seconds: float) -> float:
-    return trio.current_time() + seconds
+async def _close(wire: Wire, limits: Limits) -> None:
+    deadline = trio.current_time() + limits.close_timeout
+    with trio.CancelScope(shield=True, deadline=deadline):
+        await wire.close()

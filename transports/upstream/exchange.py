@@ -69,9 +69,10 @@ class Exchange:
         """
         lines = [b"%b %b HTTP/1.1" % (method, target)]
         lines += [b"%b: %b" % header for header in headers]
-        if any(b"\r" in line or b"\n" in line for line in lines):
+        head = b"\r\n".join(lines)
+        if not head.count(b"\r") == head.count(b"\n") == len(lines) - 1:
             raise ValueError("a line break in the head of a request")
-        request = b"\r\n".join(lines) + b"\r\n\r\n" + body
+        request = head + b"\r\n\r\n" + body
         written = self.wire.write_now(request)
         if written < len(request):
             await self._send_rest(memoryview(request)[written:], write_timeout)

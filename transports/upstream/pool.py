@@ -56,13 +56,17 @@ class Pool:
             await wire.close()
         return None
 
-    async def give_back(self, origin: Origin, wire: Wire) -> None:
-        """Keep a connection for the next request; past `max_idle`, in place of the oldest."""
+    def give_back(self, origin: Origin, wire: Wire) -> Wire | None:
+        """Keep a connection for the next request.
+
+        Past `max_idle` it takes the place of the oldest, which the caller is given to close.
+        """
         idle = self._idle.setdefault(origin, deque())
         idle.append((trio.current_time() + self._limits.keep_alive, wire))
         self._filled.set()
         if len(idle) > self._limits.max_idle:
-            await self._pop(origin)[1].close()
+            return self._pop(origin)[1]
+        return None
 
     async def sweep(self) -> NoReturn:
         """Close connections when their time is over, for ever: without it they wait for traffic.

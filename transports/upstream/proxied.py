@@ -145,7 +145,7 @@ class Proxied(httpx.AsyncBaseTransport):
         self.resting_since = math.inf
         try:
             response = await self._stock.handle_async_request(request)
-            answer = _Answer(response, self.rest)
+            answer = _Answer(response, self.rest, limits)
         except httpx.LocalProtocolError as error:
             self.rest()
             raise ValueError(f"a request that cannot be written: {error}") from None
@@ -177,11 +177,12 @@ class Proxied(httpx.AsyncBaseTransport):
 class _Answer(httpx.AsyncByteStream):
     """One answer. A `Source` of the pipeline."""
 
-    def __init__(self, response: httpx.Response, over: Callable[[], None]) -> None:
+    def __init__(self, response: httpx.Response, over: Callable[[], None], limits: Limits) -> None:
         self.status = response.status_code
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         self._response = response
         self._over = over
+        self._limits = limits
         self._parts: AsyncIterator[bytes] | None = None
         self._whole = False
         self._failure: NurslingError | None = None
@@ -207,14 +208,15 @@ class _Answer(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         """Give the connection back if the answer was read to its end, else close it."""
         try:
-            if self._whole:
-                _spoil(self._response)
-            else:
-                await self._response.extensions["network_stream"].aclose()
-                with suppress(StopAsyncIteration, httpx.HTTPError):
-                    while self._parts is not None:
-                        await anext(self._parts)
-            await self._response.aclose()
+            with trio.move_on_after(self._limits.close_timeout, shield=True):
+                if self._whole:
+                    _spoil(self._response)
+                else:
+                    await self._response.extensions["network_stream"].aclose()
+                    with suppress(StopAsyncIteration, httpx.HTTPError):
+                        while self._parts is not None:
+                            await anext(self._parts)
+                await self._response.aclose()
         finally:
             self._over()
 
