@@ -109,7 +109,7 @@ async def test_nobody_there(client: Api, stream: bool, why: str, autojump_clock:
         assert error["code"] == "upstream_unreachable"
         assert why not in json.dumps(error)
         assert outcome(gateway) == "upstream_unreachable"
-        assert gateway.records[0].detail.endswith(f": {why}")
+        assert (gateway.records[0].detail or "").endswith(f": {why}")
 
 
 @pytest.mark.fault(2, "S")

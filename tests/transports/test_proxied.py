@@ -28,7 +28,7 @@ from nursling.transports.background import beside
 from nursling.transports.secret import Secret
 from nursling.transports.upstream.client import Endpoint, HttpClient, HttpUpstream
 from nursling.transports.upstream.proxied import error_of, stock_transport
-from support.fake_upstream import Close, Send, Stall, fake_upstream, stream, whole
+from support.fake_upstream import Close, Send, Stall, Step, fake_upstream, stream, whole
 from support.gateway import until
 from support.tunnel import tunnel
 
@@ -291,6 +291,6 @@ def test_errors_in_our_words(error: httpx.HTTPError, kind: type[Exception], word
 
 async def test_an_answer_without_an_end_is_read_to_its_connection_s_end() -> None:
     """A body that ends with its connection is whole then, here too."""
-    answer = [Send(b"HTTP/1.0 200 OK\r\n\r\nall of it"), Close()]
+    answer: list[Step] = [Send(b"HTTP/1.0 200 OK\r\n\r\nall of it"), Close()]
     async with fake_upstream(answer) as server, HttpClient() as client:
         assert await ask(behind(client, server.origin, server.base_url)) == (200, b"all of it")
