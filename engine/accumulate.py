@@ -165,6 +165,11 @@ class Accumulator:
         """Fold events in. Raises `ReplyTooLarge` past the budget."""
         items = self.reply.items
         for event in events:
+            if type(event) is PartDelta and event.extra is None and event.logprobs is None:
+                if event.text:  # nearly all events are this one
+                    cast("Pieces", items[event.item].parts[event.part].pieces).add(event.text)
+                    self._grow(size_of(event.text))
+                continue
             match event:
                 case PartDelta():
                     part = items[event.item].parts[event.part]

@@ -93,6 +93,7 @@ class Grammar:
         self._items_of: dict[int, list[int]] = {}  # choice -> its items
         self._choices: dict[int, bool] = {}  # number -> has finished
         self._grew_last: dict[int, int] = {}  # choice -> item
+        self._growing: tuple[int, int] | None = None  # the part that the last event let grow
 
     @property
     def over(self) -> bool:
@@ -112,6 +113,10 @@ class Grammar:
 
     def take(self, event: Event, legal: list[Event]) -> None:
         """Append one event, mended, to `legal`; raise `RemoteProtocolError` if it is illegal."""
+        if type(event) is PartDelta and (event.item, event.part) == self._growing:
+            legal.append(event)  # nearly all events are this one: nothing else has changed
+            return
+        self._growing = None
         after = NEXT[self._state].get(type(event))
         if after is None:
             raise RemoteProtocolError(f"{type(event).__name__} in a reply that is {self._state}")
@@ -120,6 +125,7 @@ class Grammar:
                 if not self._open_item(event).parts.get(event.part):
                     raise RemoteProtocolError(f"{_where(event)} grew while it was not open")
                 self._grew_last[self._items[event.item].choice] = event.item
+                self._growing = event.item, event.part
             case PartStarted():
                 item = self._open_item(event)
                 one_too_many = item.kind == "tool_call" and item.parts

@@ -363,9 +363,9 @@ class Reply:
         try:
             if self._scissors is not None:
                 batch = self._scissors.cut(batch)
+            if batch and isinstance(batch[-1], Failed):
+                batch[-1].error = concealed(batch[-1].error, self.target.conceal)
             for event in batch:
-                if isinstance(event, Failed):
-                    event.error = concealed(event.error, self.target.conceal)
                 grammar.take(event, legal)
         except Exception as error:  # noqa: BLE001 - a bug here is this reply's failure only
             failure = the_one(error)
