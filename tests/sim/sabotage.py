@@ -22,7 +22,7 @@ from nursling.engine.formats.responses.decoder import ResponsesDialect
 from nursling.engine.pipeline import Reply
 from nursling.transports.http import protocol, server
 from nursling.transports.http.server import Connection
-from nursling.transports.upstream import direct, proxied
+from nursling.transports.upstream import direct
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ async def _tell_nobody(_: Connection) -> None:
 SABOTAGES: dict[str, Sabotage] = {
     "the write deadline": Sabotage({"write_timeout": 1e9}),
     "the shielded close": Sabotage(patch=lambda: _without_shields(server, protocol)),
-    "the shielded close, upstream": Sabotage(patch=lambda: _without_shields(direct, proxied)),
     "the rule of what is sent once more": Sabotage(
         patch=lambda: mock.patch.object(direct, "may_repeat", _repeat_all)
     ),

@@ -217,17 +217,21 @@ async def test_idle_connections_are_let_go_without_traffic() -> None:
         await server.wait_closed()
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
 @pytest.mark.parametrize("reads", [0, 1, 2])
-async def test_what_is_half_read_is_ended_at_once(reads: int) -> None:
+async def test_what_is_half_read_is_ended_at_once(reads: int, cancelled: bool) -> None:
     """No async generator is left for the collector to find, which Trio would warn of."""
     async with (
         fake_upstream(stream(b"1", b"2", b"3", Stall(), end=False)) as server,
         HttpClient() as client,
     ):
         upstream = behind(client, server.origin, server.base_url)
-        async with upstream.open(BODY, path="/x", stream=True) as source:
-            for _ in range(reads):
-                assert await source.read_some()
+        with trio.CancelScope() as scope:
+            async with upstream.open(BODY, path="/x", stream=True) as source:
+                for _ in range(reads):
+                    assert await source.read_some()
+                if cancelled:
+                    scope.cancel()
         await server.wait_closed()
         gc.collect()
         await trio.testing.wait_all_tasks_blocked()
