@@ -22,22 +22,11 @@ from .order import StreamCheck
 from .plan import Scenario
 
 
-PATIENCE = 30.0
-"""Seconds beyond the ramp until the last stream must have had its first token, and..."""
-PATIENCE_EACH = 0.02
-"""...for each stream: others may have the gateway's core."""
-
-
 class Order(msgspec.Struct, frozen=True):
     """What to hold. The streams must outlast what is measured."""
 
     port: int
     scenario: Scenario
-
-
-def patience(scenario: Scenario) -> float:
-    """Seconds in which all streams must have begun."""
-    return scenario.ramp + PATIENCE + PATIENCE_EACH * scenario.streams
 
 
 class Fault(Exception):
@@ -98,7 +87,7 @@ def hold(order: Order) -> None:
             raise Fault(f"no connection: {type(error).__name__}") from None
         held.append(one)
         selector.register(one.sock, selectors.EVENT_READ, one)
-    deadline = began + patience(scenario)
+    deadline = began + scenario.patience
     while not all(one.spoke for one in held):
         if time.monotonic() > deadline:
             silent = sum(not one.spoke for one in held)

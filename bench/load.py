@@ -104,6 +104,8 @@ class Load:
         self.selector = selectors.DefaultSelector()
         self.tokens = 0
         self.whole = 0
+        self.spoken = 0
+        """Streams that have had their first token."""
         self.clocks = Clocks()
         self.faults: collections.Counter[str] = collections.Counter()
         self.more = True
@@ -116,13 +118,17 @@ class Load:
         for number in range(scenario.streams):
             self._until(began + scenario.ramp * number / scenario.streams)
             Connection(self).connect()
-        self._until(began + scenario.ramp + timing.warm_up)
+        patience = began + scenario.patience if scenario.plan.pause else 0.0
+        # The window is not for streams that are only beginning.
+        while self.spoken < scenario.streams and time.monotonic() < patience and not self.bad:
+            self._until(time.monotonic() + 0.02)
+        self._until(max(began + scenario.ramp, time.monotonic()) + timing.warm_up)
         before, self.clocks = self._reading(), Clocks()
         self._until(before.at + timing.seconds)
         after, clocks, self.clocks = self._reading(), self.clocks, Clocks()
         self.more = False
         self._until(time.monotonic() + grace(scenario.plan), idle=True)
-        if self.faults.total() < MAX_FAULTS:  # else nobody has waited for them
+        if not self.bad:  # else nobody has waited for them
             for _ in range(len(self.selector.get_map())):
                 self.fault("not ended in time")
         subject = after.subject.since(before.subject)
@@ -144,6 +150,11 @@ class Load:
         """Count one stream that went wrong."""
         self.faults[what] += 1
 
+    @property
+    def bad(self) -> bool:
+        """Whether too much has gone wrong to go on."""
+        return self.faults.total() >= MAX_FAULTS
+
     def _reading(self) -> Reading:
         generator = times(os.getpid(), *self.order.helpers)
         subject = times(self.order.subject)
@@ -151,7 +162,7 @@ class Load:
 
     def _until(self, when: float, *, idle: bool = False) -> None:
         """Read from the streams until this time; `idle`: or until none is left."""
-        while (left := when - time.monotonic()) > 0 and self.faults.total() < MAX_FAULTS:
+        while (left := when - time.monotonic()) > 0 and not self.bad:
             if idle and not self.selector.get_map():
                 return
             for key, _ in self.selector.select(left):
@@ -218,6 +229,7 @@ class Connection:
         self._load.tokens += found
         if found and not self._spoke:
             self._spoke = True
+            self._load.spoken += 1
             clocks.first.append((now - self._asked) / 1000)
         if self._stamped:
             clocks.delay += [now / 1000 - one for one in StreamCheck.stamps(data)]
@@ -248,7 +260,7 @@ class Connection:
             self._load.fault(fault)
         self._load.selector.unregister(self._sock)
         self._sock.close()
-        if self._load.more and self._load.faults.total() < MAX_FAULTS:
+        if self._load.more and not self._load.bad:
             Connection(self._load).connect()
 
     # What httptools calls.

@@ -32,6 +32,10 @@ OPENING = 400
 a stampede would be another measurement."""
 LONGEST_RAMP = 1.0
 """Seconds; however few streams there are, and however rarely they speak."""
+PATIENCE = 30.0
+"""Seconds beyond the ramp until the last stream must have had its first token, and..."""
+PATIENCE_EACH = 0.02
+"""...for each stream: others may have the gateway's core."""
 
 _NAME = re.compile(rf"bench-(chat|responses)-(\d+)-(\d+)-(\d+)-({'|'.join(get_args(Dress))})")
 
@@ -95,6 +99,11 @@ class Scenario(msgspec.Struct, frozen=True):
     def ramp(self) -> float:
         """Seconds in which the streams begin: over a pause, or all of them would speak at once."""
         return max(min(self.plan.interval, LONGEST_RAMP), self.streams / OPENING)
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which all streams must have begun."""
+        return self.ramp + PATIENCE + PATIENCE_EACH * self.streams
 
 
 class Timing(msgspec.Struct, frozen=True):

@@ -66,7 +66,7 @@ class Stack:
         load = self._of(name, scenario)
         order = Order(subject.port, load, timing, subject.pid, (self.subjects["direct"].pid,))
         command = module("load", msgspec.json.encode(order).decode())
-        limit = hold.patience(scenario) + timing.warm_up + timing.seconds + grace(scenario.plan)
+        limit = scenario.patience + timing.warm_up + timing.seconds + grace(scenario.plan)
         with running(command, self._log, self._cores.generator, ours=True) as process:
             try:
                 output, _ = process.communicate(timeout=limit + MARGIN)
@@ -91,7 +91,7 @@ class Stack:
         order = hold.Order(subject.port, self._of(name, scenario))
         command = module("hold", msgspec.json.encode(order).decode())
         with running(command, self._log, self._cores.generator, ours=True) as process:
-            said = announced(process, hold.patience(scenario) + MARGIN)
+            said = announced(process, scenario.patience + MARGIN)
             if "open" not in said:
                 raise Failed(f"{name}, {scenario.streams} streams: {said.get('fault', 'no word')}")
             yield
