@@ -84,6 +84,7 @@ class Exchange:
         self._app.metrics.in_flight.inc()
         try:
             failure = await self._attempt()
+            self._incoming.watch()  # also where the body was not wanted
             if failure is not None:
                 self._record.outcome = reason_of(failure)
                 await self._fail(failure)
@@ -112,13 +113,11 @@ class Exchange:
     async def _serve(self) -> None:
         app, record = self._app, self._record
         incoming = self._incoming
-        try:
-            app.screen(incoming.headers, incoming.scheme)
-            record.key = app.keys.check(incoming.headers)
-            with self._stamp.waiting():
-                body = await read_json(incoming, app.engine.limits)
-        finally:
-            incoming.watch()
+        app.screen(incoming.headers, incoming.scheme)
+        record.key = app.keys.check(incoming.headers)
+        with self._stamp.waiting():
+            body = await read_json(incoming, app.engine.limits)
+        incoming.watch()
         if self._form is RESPONSES:
             body = app.engine.recall.resolve(record.key, body)
         request = self._request = self._form.parse_request(body)
