@@ -97,6 +97,8 @@ class Connection:
             case Updated(idle=True):
                 self._wait_for_head()
                 self._server.rest(self)
+                if self._server.draining:  # it began between this answer's head and its end
+                    self.close_if_idle()
             case _:  # no longer idle
                 self._fresh = False
                 self._reading.deadline = math.inf
