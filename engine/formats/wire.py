@@ -131,10 +131,14 @@ class WireDecoder:
         at = 0
         while at < len(data) and not self._over:
             at = self._read_repeats(sse, data, at, out)
+            if at == len(data):
+                return
             end = END.search(data, at) if self._tries else None
             frame = data[at : end.end() if end else len(data)]
             whole = end is not None and sse.idle
             before = len(out)
+            if self._stencil is not None:
+                self._stencil.confirmed = False  # also by a torn frame, which nothing is learnt from
             self._parse(sse, frame, out)
             if whole:
                 self._learn(frame, out[before:])
@@ -150,8 +154,6 @@ class WireDecoder:
     def _learn(self, frame: bytes, events: list[Event]) -> None:
         """Look at what a whole frame has given, and whether others can be read like it."""
         stencil = self._stencil
-        if stencil is not None:
-            stencil.confirmed = False
         match events:
             case [PartDelta(text=str(text), logprobs=None, extra=None) as event] if text:
                 if stencil is not None and stencil.fits(frame, event):

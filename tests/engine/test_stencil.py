@@ -159,6 +159,17 @@ def test_streams_of_all_sorts(stream: tuple[Api, list[bytes]]) -> None:
     assert read(api, chunks) == parsed(api, chunks)
 
 
+def test_a_torn_frame_counts_too() -> None:
+    """A frame of another kind that came in two reads may have changed what a known one means."""
+
+    def frame(member: bytes) -> bytes:
+        return b'data: {"id":"c","choices":[{"index":0,"delta":{"%b":"x"}}]}\n\n' % member
+
+    told, thought = frame(b"content"), frame(b"reasoning_content")
+    chunks = [told, told, told, thought[:20], thought[20:], told, told, told]
+    assert read("chat", chunks) == parsed("chat", chunks)
+
+
 @pytest.mark.parametrize("asked_for", [True, False])
 def test_obfuscation(asked_for: bool) -> None:
     """What a client did not ask for is not in the way; what it asked for arrives."""
