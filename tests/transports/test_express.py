@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -38,6 +39,10 @@ class Server:
         self.flushed = 0
         self.broken = False
         self.pieces: list[bytes] = []
+        self.leave: Callable[[], None] | None = None
+
+    def on_leaving(self, call: Callable[[], None]) -> None:
+        self.leave = call
 
     def write_now(self, data: bytes) -> bool:
         assert self.free
@@ -169,6 +174,25 @@ async def test_a_client_that_is_gone_at_the_flush(autojump_clock: MockClock) -> 
     await call.run(world.app)
     (record,) = world.records
     assert record.outcome == "client_gone"
+
+
+async def test_a_client_that_leaves_in_mid_stream(autojump_clock: MockClock) -> None:
+    """The server's call cancels the request at once, and frees its upstream."""
+    script = paced("b", "c")
+    world = World(m=script)
+    call, server = calling(world)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call.run, world.app)
+        await trio.sleep(1.5)
+        assert server.leave is not None
+        server.leave()
+        await call.over.wait()
+    assert trio.current_time() == 1.5
+    assert text_of(call.body) == "ab"
+    assert not call.ended
+    (record,) = world.records
+    assert record.outcome == "client_gone"
+    world.assert_clean()
 
 
 def test_a_server_without_the_extension() -> None:

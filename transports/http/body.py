@@ -49,18 +49,16 @@ async def read_body(request: Incoming, limits: Limits) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.max_body_bytes:
         raise BodyTooLarge(f"the request's body is over {limits.max_body_bytes} bytes")
-    pieces: list[bytes] = []
-    size = 0
+    body = bytearray()  # no list of pieces: of two bytes each, they take thirty times their size
     patience = clock(limits.body_timeout)
     latest = trio.current_time() + patience
     with trio.CancelScope(deadline=latest) as silence:
         while (piece := await request.read()) is not None:
-            size += len(piece)
-            if size > limits.max_body_bytes:
+            body += piece
+            if len(body) > limits.max_body_bytes:
                 raise BodyTooLarge(f"the request's body is over {limits.max_body_bytes} bytes")
-            pieces.append(piece)
-            silence.deadline = min(trio.current_time() + patience, latest + size / LEAST_RATE)
-        return b"".join(pieces)
-    slow = trio.current_time() >= latest + size / LEAST_RATE and size
+            silence.deadline = min(trio.current_time() + patience, latest + len(body) / LEAST_RATE)
+        return bytes(body)
+    slow = trio.current_time() >= latest + len(body) / LEAST_RATE and body
     what = "came too slowly" if slow else f"stopped for {limits.body_timeout:g} s"
     raise RequestTimeout(f"the request's body {what}")

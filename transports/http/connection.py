@@ -17,7 +17,6 @@ from collections.abc import Generator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
-import trio
 from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 from quart_trio.wrappers import TrioResponse
 
@@ -28,7 +27,7 @@ from nursling.engine.formats.openai_errors import render_error
 from .asgi import Message, Receive, Send
 from .express import express_of
 from .gateway import REFUSAL_HEADERS, UPGRADE_REFUSED, Gateway, MakeRunner
-from .incoming import AsgiIncoming
+from .incoming import incoming_of
 from .stamps import Headers, new_request_id, own_request_id, stamps
 
 
@@ -157,10 +156,8 @@ class HTTPConnection(TrioASGIHTTPConnection):
 
     async def _run(self, make: MakeRunner, receive: Receive, send: Send) -> None:
         scope = cast("MutableMapping[str, Any]", self.scope)
-        async with trio.open_nursery() as nursery:
-            runner = cast("Runner", make(AsgiIncoming(scope, receive, nursery)))
-            await runner.run(send, self._stamp)
-            nursery.cancel_scope.cancel()
+        async with incoming_of(scope, receive) as incoming:
+            await cast("Runner", make(incoming)).run(send, self._stamp)
 
     async def _send_response(self, send: Any, response: Any) -> None:
         """Let an `Answer` answer for itself."""

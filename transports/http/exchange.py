@@ -244,12 +244,13 @@ class Exchange:
     async def _notice_leaving(self, reply: Reply) -> None:
         """Let a client that has left cancel us, if it is the last words that are to be written.
 
-        In the first checkpoint the watcher takes `http.disconnect` and cancels, in the second we
-        notice. Asked before the words are encoded: what has been encoded is written, as an encoder
-        counts its events (the end of a drain cancels here too, and goes on to say so).
+        Asked before the words are encoded: what has been encoded is written, as an encoder counts
+        its events (the end of a drain cancels here too, and goes on to say so).
         """
-        if reply.over:
-            await trio.lowlevel.checkpoint()
+        if not reply.over:
+            return
+        await trio.lowlevel.checkpoint()
+        if self._stamp.express is None:  # in the first one the watcher takes `http.disconnect`
             await trio.lowlevel.checkpoint()
 
     def _settle(self, reply: Reply, last: Event) -> None:

@@ -1,8 +1,9 @@
-"""An ASGI extension: pieces of an answer's body, written without waiting.
+"""An ASGI extension: short ways between our own server and our app.
 
 ASGI's `send` can only be awaited, so only a task of the request can call it; and waking that task
-costs more than writing a token does. Our own server offers this beside `send`, as an entry of the
-scope's `extensions`; where it is missing, or not `free`, everything goes by `send`.
+costs more than writing a token does. ASGI tells of a client's leaving to whoever awaits `receive`,
+so a task has to wait there all the time. Our own server offers this beside them, as an entry of
+the scope's `extensions`; where it is missing, or not `free`, everything goes by ASGI.
 
 The law of this file: order is kept. What `write_now` takes stands behind all that was sent before,
 and before all that is sent later, by either way.
@@ -10,7 +11,7 @@ and before all that is sent later, by either way.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Protocol
 
 
@@ -18,7 +19,7 @@ EXTENSION = "nursling.express"
 
 
 class Express(Protocol):
-    """The short way of one request's answer."""
+    """The short ways of one request."""
 
     @property
     def free(self) -> bool:
@@ -31,6 +32,13 @@ class Express(Protocol):
 
     async def flush(self) -> None:
         """Write what waits. Raises `OSError`, as `send` does, if it cannot arrive any more."""
+        ...
+
+    def on_leaving(self, call: Callable[[], None]) -> None:
+        """Call this when the client leaves before its answer is whole, or now if it has left.
+
+        Nothing is received any more: what still comes of the body is thrown away.
+        """
         ...
 
 

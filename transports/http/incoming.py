@@ -7,7 +7,9 @@ until the client leaves, which cancels the request.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -17,13 +19,18 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from nursling.engine.errors import BodyTooLarge
 
 from .asgi import Receive
+from .express import express_of
 
 
 class AsgiIncoming:
-    """A request as a server hands it over. `nursery` is the request's own, and cancelled."""
+    """A request as a server hands it over."""
 
     def __init__(
-        self, scope: MutableMapping[str, Any], receive: Receive, nursery: trio.Nursery
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Receive,
+        cancel: Callable[[], None],
+        watch: Callable[[], None],
     ) -> None:
         self.headers = {
             name.decode("latin-1").lower(): value.decode("latin-1")
@@ -31,7 +38,8 @@ class AsgiIncoming:
         }
         self.scheme: str = scope["scheme"]
         self._receive = receive
-        self._nursery = nursery
+        self._cancel = cancel
+        self._watch = watch
         self._over = False
         self._watched = False
 
@@ -41,7 +49,7 @@ class AsgiIncoming:
             return None
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._nursery.cancel_scope.cancel()
+            self._cancel()
             await trio.lowlevel.checkpoint()
         self._over = not message.get("more_body", False)
         body: bytes = message.get("body", b"")
@@ -51,12 +59,31 @@ class AsgiIncoming:
         """See `Incoming`."""
         if not self._watched:
             self._watched = True
-            self._nursery.start_soon(self._wait_for_leaving)
+            self._watch()
 
-    async def _wait_for_leaving(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+
+@asynccontextmanager
+async def incoming_of(
+    scope: MutableMapping[str, Any], receive: Receive
+) -> AsyncGenerator[AsgiIncoming, None]:
+    """Hold a request for the block that answers it, which its client's leaving cancels."""
+    express = express_of(scope)
+    if express is not None:
+        with trio.CancelScope() as request:
+            yield AsgiIncoming(
+                scope, receive, request.cancel, partial(express.on_leaving, request.cancel)
+            )
+        return
+
+    async def wait_for_leaving() -> None:
+        while (await receive())["type"] != "http.disconnect":
             pass
-        self._nursery.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        cancel = nursery.cancel_scope.cancel
+        yield AsgiIncoming(scope, receive, cancel, partial(nursery.start_soon, wait_for_leaving))
+        cancel()
 
 
 class QuartIncoming:

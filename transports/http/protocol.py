@@ -24,7 +24,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.logging import Logger
-from hypercorn.protocol.events import Body, EndBody, Request, Response
+from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
@@ -100,6 +100,18 @@ class Journal(Logger):
 class Stream(HTTPStream):
     """One request's way to the app and back."""
 
+    left: Callable[[], None] | None = None
+    """Called when the client leaves, by an app that receives nothing any more."""
+
+    async def handle(self, event: StreamEvent) -> None:
+        """Take a part of the request, or its end."""
+        if self.left is None:
+            await super().handle(event)
+        elif isinstance(event, StreamClosed):
+            self.closed = True
+            if self.state is not ASGIHTTPState.CLOSED:
+                self.left()
+
     async def _send_error_response(self, status_code: int) -> None:
         """Answer for an app that has ended without an answer."""
         head, body = error_answer(
@@ -132,6 +144,14 @@ class ShortWay:
     async def flush(self) -> None:
         """See `Express`."""
         await self._protocol.flush()
+
+    def on_leaving(self, call: Callable[[], None]) -> None:
+        """See `Express`."""
+        stream = self._protocol.stream
+        if self._protocol.keep_alive_requests != self._number or stream is None or stream.closed:
+            call()
+        elif isinstance(stream, Stream):
+            stream.left = call
 
 
 class Spawner(TaskGroup):
