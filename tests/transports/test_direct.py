@@ -460,6 +460,10 @@ BAD: dict[str, tuple[list[Step], str]] = {
         [head(103, {"link": "x" * 1000}) for _ in range(200)],
         "too long",
     ),
+    "a trailer without end": (
+        [*stream(b"ab", end=False), Send(b"0\r\nX: " + b"x" * 1_000_000)],
+        "endless trailer",
+    ),
 }
 
 

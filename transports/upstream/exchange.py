@@ -33,7 +33,7 @@ class Exchange:
         self.heard = False
         """Whether a byte of an answer has come."""
         self._parser = httptools.HttpResponseParser(self)
-        self._head_budget = max_head_bytes
+        self._max_head_bytes = self._head_budget = max_head_bytes
         self._headed = False
         self._complete = False
         self._until_eof = False
@@ -130,14 +130,18 @@ class Exchange:
 
     async def read_some(self) -> bytes:
         """Return the body bytes that one read brings; `b""` at the end of the answer."""
+        budget = self._max_head_bytes  # of what is no body: extensions of chunks, trailers
         while not self._body:
             if self._failure is not None:
                 raise self._failure
             if self._complete:
                 return b""
             data = await self._receive()
+            budget -= len(data)
             if data:
                 self._feed(data)
+                if budget <= 0 and not self._body and not self._complete:
+                    self._failure = RemoteProtocolError("the reply has an endless trailer")
             elif self._until_eof:
                 self._complete = True
             else:
