@@ -138,7 +138,7 @@ class WireDecoder:
             whole = end is not None and sse.idle
             before = len(out)
             if self._stencil is not None:
-                self._stencil.confirmed = False  # also by a torn frame, which nothing is learnt from
+                self._stencil.confirmed = False  # by a torn frame too: nothing is learnt from it
             self._parse(sse, frame, out)
             if whole:
                 self._learn(frame, out[before:])
