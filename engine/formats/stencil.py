@@ -174,10 +174,9 @@ def cut(frame: bytes, event: PartDelta, repeat: Repeat, most: int) -> Stencil | 
         return None
     text = texts[0].span(2)
     holes: list[tuple[int, int, Hole]] = [(*text, _TEXT.match)]
-    for found in _VARYING.finditer(frame):
+    for found in _VARYING.finditer(frame):  # none inside the text, where quotes are escaped
         begin, end = found.span(found.lastindex or 0)
-        if end <= text[0] or begin >= text[1]:
-            holes.append((begin, end, _NUMBER.match if found.lastindex == 1 else _PLAIN.match))
+        holes.append((begin, end, _NUMBER.match if found.lastindex == 1 else _PLAIN.match))
     holes.sort(key=lambda hole: hole[0])
     ends = [*(begin for begin, _, _ in holes[1:]), len(frame)]
     rest = [(hole, frame[end:until]) for (_, end, hole), until in zip(holes, ends, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from unittest import mock
 
@@ -254,3 +255,23 @@ def test_no_hole_no_stencil() -> None:
     assert stencil.read(data, 0, out) == len(data) - len(b'data: {"content":""}\n\n')
     assert out == [event("é\n")]
     assert not stencil.fits(b'data: {"content":"\xff"}\n\n', event("x"))
+
+
+@pytest.mark.parametrize("odd", [b"", b"x\\ny", b"\\ud83d", b"\xff", b"\x01"])
+@pytest.mark.parametrize("place", [3, 7, 30])
+def test_an_odd_text_in_a_run(odd: bytes, place: int) -> None:
+    """Many frames in one read, one of them empty, escaped or broken: read as the parser reads."""
+    frames = frames_of(long("chat", "word! " * 20))
+    pattern = rb'("content":\s*")[^"]*'
+    frames[place] = re.sub(pattern, lambda found: found[1] + odd, frames[place])
+    data = b"".join(frames)
+    assert read("chat", [data]) == parsed("chat", [data])
+
+
+@pytest.mark.parametrize("number", [b"-1", b"null", b'"7"', b""])
+def test_a_number_that_is_none(number: bytes) -> None:
+    """A frame that is like the last ones but for what its number is, is parsed."""
+    frames = frames_of(long("responses", "word! " * 20))
+    frames[9] = re.sub(rb'("sequence_number":\s*)\d+', rb"\g<1>" + number, frames[9])
+    for chunks in ([b"".join(frames)], frames):
+        assert read("responses", chunks) == parsed("responses", chunks)
