@@ -10,6 +10,7 @@ nobody may be left to read it, or the disk be full; and in the gateway nobody wa
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+import msgspec
 import structlog
 
 from .log_writer import LogWriter
@@ -91,7 +93,7 @@ def configure(
             escape,
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
             if for_people
-            else structlog.processors.JSONRenderer(),
+            else structlog.processors.JSONRenderer(serializer=_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: lines,
@@ -183,6 +185,14 @@ class Quota:
             self._seen.clear()
         self._seen[thing] = (until, said + 1, 0)
         return untold
+
+
+def _json(line: Any, **_: Any) -> str:
+    """Write a line as JSON: several times faster than the standard library, which knows more."""
+    try:
+        return msgspec.json.encode(line, enc_hook=repr).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, in a traceback say
+        return json.dumps(line, default=repr)
 
 
 def _number(

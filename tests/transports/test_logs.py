@@ -185,3 +185,12 @@ def test_exceptions_have_a_traceback() -> None:
 def test_what_is_said_of_a_value(value: str, said: str) -> None:
     """Letters of all languages stay; controls are escaped; floods are cut."""
     assert logs.plain(value) == said
+
+
+def test_a_line_of_anything() -> None:
+    """What JSON does not know is written as Python shows it, half a surrogate pair escaped."""
+    file = io.StringIO()
+    logs.configure("info", file)
+    structlog.get_logger("t").info("odd", value={1, 2}, exception="\ud83d", name="Zürich")
+    line = json.loads(file.getvalue())
+    assert (line["value"], line["exception"], line["name"]) == ("{1, 2}", "\ud83d", "Zürich")
