@@ -475,6 +475,19 @@ async def test_a_hook_may_refuse() -> None:
     assert not world.records
 
 
+async def test_a_view_may_be_wrapped() -> None:
+    """An embedder that puts a view of their own in the place of ours is asked, as Quart has it."""
+    world = World()
+
+    async def guarded() -> Any:
+        return "no", 401
+
+    world.app.view_functions["/v1chat"] = guarded
+    call = await world.ask("POST", "/v1/chat/completions", {"model": "m"})
+    assert (call.status, call.body) == (401, b"no")
+    assert not world.records
+
+
 async def test_a_body_that_is_too_large_behind_quart() -> None:
     """With hooks a request comes through Quart, and its bounds hold as well."""
     world = World(Limits(max_body_bytes=100))
@@ -491,6 +504,7 @@ async def test_the_direct_way_stays_open() -> None:
     world = World()
     scope = {"method": "POST", "path": "/v1/chat/completions", "root_path": ""}
     assert (await world.ask("GET", "/livez")).status == 200
+    world.app.add_url_rule("/more", "more", lambda: "a route beside ours is in nobody's way")
     assert world.app.runner_at(scope) is not None
     assert world.app.runner_at({**scope, "root_path": "/llm"}) is None
     assert world.app.runner_at({**scope, "path": "/v1/chat/completions/"}) is None

@@ -114,6 +114,7 @@ def create_app(
     }
     app.register_error_handler(Exception, _on_error)
     _add_routes(app)
+    app.own_views = dict(app.view_functions)
     return app
 
 

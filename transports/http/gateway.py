@@ -130,18 +130,22 @@ class Gateway(QuartTrio):
     """Path -> what answers a POST to it."""
     own_hooks: dict[object, list[object]]
     """What `create_app` has put before Quart's views."""
+    own_views: dict[str, object]
+    """These views."""
 
     def runner_at(self, scope: Mapping[str, Any]) -> MakeRunner | None:
         """Find what answers a request without Quart; None where Quart is needed.
 
-        It is for everything but the API's own requests, and for hooks that an embedder has put
-        around those: they may be what asks for a password.
+        It is for everything but the API's own requests, and for hooks and views that an embedder
+        has put around those: they may be what asks for a password.
         """
         if scope["method"] != "POST" or scope.get("root_path"):
             return None
         # Empty lists stand there too: Quart's dicts make them when they are asked.
         behind = (*self.after_request_funcs.values(), *self.teardown_request_funcs.values())
         if any(behind) or self.before_request_funcs != self.own_hooks:
+            return None
+        if not self.own_views.items() <= self.view_functions.items():
             return None
         return self.runners.get(scope["path"])
 
