@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from typing import Any
@@ -97,6 +98,24 @@ def test_every_kind_of_content(api: Api, kind: Any) -> None:
     data = reply.stream()
     for chunks in ([data], frames_of(data), cut_up(data, kind.name)):
         assert read(api, chunks) == parsed(api, chunks)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("api", APIS)
+def test_a_decoder_leaves_no_garbage(api: Api, kind: Any) -> None:
+    """What a decoder and its stencils held is free with it: no collector has to find it."""
+    reply = kind.chat if api == "chat" else kind.responses
+    if reply is None:
+        return
+    request, frames = asked(api), frames_of(reply.stream())
+    read(api, frames, request)  # what is made once for all is made
+    gc.collect()
+    gc.disable()
+    try:
+        read(api, frames, request)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 texts = st.text(st.characters() | st.sampled_from('"\\\n\u2028\x00\x7f😀ab'), max_size=6)

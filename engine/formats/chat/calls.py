@@ -21,7 +21,6 @@ What is mended, each because a server does it:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from ... import jsontext
@@ -102,22 +101,36 @@ class _Call:
         self.patch: dict[str, Any] = {}
 
 
+class Tally:
+    """What all choices of a reply count together.
+
+    It knows none of them: tied, they and what they hold would wait for the garbage collector.
+    """
+
+    def __init__(self) -> None:
+        self.held = 0
+        """Bytes of memory that are kept, and that no event has carried yet."""
+        self.token = ""
+        """What the ids that we make up are made of."""
+        self._items = 0
+
+    def next_item(self) -> int:
+        """Number a new item."""
+        self._items += 1
+        return self._items - 1
+
+    def make_id(self, item: int) -> str:
+        """Name a call that has no id, by its item."""
+        return f"call_{self.token}_{item}"
+
+
 class Calls:
     """The tool calls of one choice. Appends events to the `out` that each method is given."""
 
-    def __init__(
-        self,
-        choice: int,
-        names: Names,
-        next_item: Callable[[], int],
-        make_id: Callable[[int], str],
-        hold: Callable[[int], None],
-    ) -> None:
+    def __init__(self, choice: int, names: Names, tally: Tally) -> None:
         self._choice = choice
         self._names = names
-        self._next_item = next_item
-        self._make_id = make_id
-        self._hold = hold
+        self._tally = tally
         self.told = False
         """Whether any call has become an event."""
         self._calls: list[_Call] = []
@@ -242,14 +255,14 @@ class Calls:
 
     def _keep(self, call: _Call, size: int) -> None:
         call.held += size
-        self._hold(size)
+        self._tally.held += size
 
     def _start(self, call: _Call, out: list[Event]) -> None:
-        call.item = self._next_item()
+        call.item = self._tally.next_item()
         self.told = True
         call_id = call.id
         if not call_id or call_id in self._ids:
-            call_id = self._make_id(call.item)
+            call_id = self._tally.make_id(call.item)
         self._ids.add(call_id)
         if not call.custom and call.name in self._names.wrapped:
             call.custom, call.unwrapper = True, Unwrapper()

@@ -46,7 +46,7 @@ from ..openai_errors import error_object_to_info
 from ..shapes import read_logprobs, uncounted
 from ..stencil import Repeat
 from ..wire import DONE, parse_frame
-from .calls import Calls
+from .calls import Calls, Tally
 from .delta import (
     REASONING,
     Parts,
@@ -123,14 +123,16 @@ class ChatDialect:
         self._names = Names(request)
         self._choices: dict[int, _Choice] = {}
         self._unfinished = 0
-        self.held = 0
-        """Bytes of memory that are kept here, and that no event has carried yet."""
-        self._items = 0
+        self._tally = Tally()
         self._patches = 0
-        self._token = ""
         self._started = False
         self._early: dict[str, Any] = {}
         self._sticky: dict[str, Any] = {}
+
+    @property
+    def held(self) -> int:
+        """See `Dialect.held`."""
+        return self._tally.held
 
     @property
     def finished(self) -> bool:
@@ -195,12 +197,12 @@ class ChatDialect:
         if not (self._started or choices or usage or chunk.get("id")):
             if patch:
                 self._early |= patch  # Azure's first chunk, in which every word is empty
-                self._hold(WEIGHT * len(jsontext.dumps(patch)))
+                self._tally.held += WEIGHT * len(jsontext.dumps(patch))
             return
         before = len(out)
         if not self._started:
             patch, self._early = self._early | patch, {}
-            self.held = 0
+            self._tally.held = 0
             self._start(chunk, out)
         for choice in choices:
             if isinstance(choice, dict):
@@ -235,7 +237,7 @@ class ChatDialect:
         reply_id, model = chunk.get("id"), chunk.get("model")
         reply_id = reply_id if isinstance(reply_id, str) else ""
         created = integer(chunk.get("created")) or 0
-        self._token = _NOT_FOR_IDS.sub("", reply_id)[-24:] or str(created)
+        self._tally.token = _NOT_FOR_IDS.sub("", reply_id)[-24:] or str(created)
         self._started = True
         out.append(Started(reply_id, model if isinstance(model, str) else "", created, tagged({})))
 
@@ -303,7 +305,7 @@ class ChatDialect:
             if index >= max(self._expected, MAX_CHOICES):
                 raise RemoteProtocolError(f"the upstream answers with a choice number {index}")
             self._unfinished += 1
-            calls = Calls(index, self._names, self._next_item, self._make_id, self._hold)
+            calls = Calls(index, self._names, self._tally)
             choice = self._choices[index] = _Choice(index, calls)
         return choice
 
@@ -393,7 +395,7 @@ class ChatDialect:
         if choice.reasoning >= 0:
             self._stop_thinking(choice, out)
         if choice.message < 0:
-            choice.message = self._next_item()
+            choice.message = self._tally.next_item()
             out.append(ItemStarted(choice.message, "message", choice.index))
         part = choice.parts.get(kind)
         if part is None:
@@ -420,7 +422,7 @@ class ChatDialect:
     def _start_thinking(self, choice: _Choice, own_id: str, out: list[Event]) -> None:
         if choice.reasoning >= 0:
             return
-        choice.reasoning = self._next_item()
+        choice.reasoning = self._tally.next_item()
         choice.thoughts = {}
         extra = tagged({"continued": True}) if choice.reasoned else None
         choice.reasoned = True
@@ -430,16 +432,6 @@ class ChatDialect:
         if choice.reasoning >= 0:
             out.append(ItemEnded(choice.reasoning))
             choice.reasoning = -1
-
-    def _next_item(self) -> int:
-        self._items += 1
-        return self._items - 1
-
-    def _hold(self, size: int) -> None:
-        self.held += size
-
-    def _make_id(self, item: int) -> str:
-        return f"call_{self._token}_{item}"
 
 
 def _is_error(body: dict[str, Any]) -> bool:
