@@ -50,7 +50,7 @@ _VARYING = re.compile(rb'"sequence_number":\s*+(\d++)|"obfuscation":\s*+"([^"\\\
 # What may stand in a hole. Compiled once for all: to compile a pattern for each stream would cost
 # as much as to parse fifty of its frames (0.4 ms, measured).
 _TEXT = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+', re.DOTALL)
-_NUMBER = re.compile(rb"\d++")
+_NUMBER = re.compile(rb"0|[1-9]\d{0,17}+")  # as JSON has it; a longer one may be refused
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*+')
 
 _WHOLE_TEXT = _TEXT.fullmatch

@@ -190,6 +190,17 @@ def test_a_torn_frame_counts_too() -> None:
     assert read("chat", chunks) == parsed("chat", chunks)
 
 
+@pytest.mark.parametrize("number", [b"0", b"007", b"-1", b"1.5", b"9" * 18, b"9" * 19, b"9" * 5000])
+def test_a_number_is_one_of_json(number: bytes) -> None:
+    """What is no number in JSON, or too long a one, is the parser's to refuse."""
+    frames = [
+        b'data: {"type":"response.output_text.delta","item_id":"m","output_index":0,'
+        b'"content_index":0,"delta":"x","sequence_number":%b}\n\n' % value
+        for value in (b"1", b"2", b"3", number, b"5")
+    ]
+    assert read("responses", frames) == parsed("responses", frames)
+
+
 @pytest.mark.parametrize("asked_for", [True, False])
 def test_obfuscation(asked_for: bool) -> None:
     """What a client did not ask for is not in the way; what it asked for arrives."""
