@@ -303,6 +303,7 @@ async def serving(
 ) -> AsyncGenerator[Served, None]:
     """Serve an app; leaving stops it at once, and fails if that takes long or leaves a task."""
     stop, now = trio.Event(), trio.Event()
+    await trio.testing.wait_all_tasks_blocked()  # those of the engine around us have all begun
     tasks = trio.lowlevel.current_statistics().tasks_living
     async with trio.open_nursery() as nursery:
 

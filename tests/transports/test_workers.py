@@ -18,6 +18,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,12 @@ def test_a_second_signal_ends_everything_at_once() -> None:
     assert [line["at_once"] for line in made.events("stopping")] == [False, True]
 
 
+def even(made: Crew) -> bool:
+    """Whether four new streams are two for each of two workers."""
+    with streams(made.port, 4):
+        return made.metrics("nursling_streams_in_flight") == {0: 2, 1: 2}
+
+
 def test_a_worker_that_is_killed_is_replaced_and_hurts_nobody_else() -> None:
     """Its own stream breaks; the other's goes on; every new request is answered meanwhile."""
     with crew(2) as made, streams(made.port, 2, STREAM) as [first, second]:
@@ -265,8 +272,7 @@ def test_a_worker_that_is_killed_is_replaced_and_hurts_nobody_else() -> None:
                 answers.append(False)
         assert sorted(answers) == [False, True]
         assert made.pid_of(1) == killed[1]
-        with streams(made.port, 4):
-            assert made.metrics("nursling_streams_in_flight") == {0: 2, 1: 2}
+        until(partial(even, made))  # the parent hears of an end when its worker says so
         [ended] = made.events("worker ended")
         assert (ended["worker"], ended["status"], ended["level"]) == (0, -9, "error")
         # One that is asked to go is replaced too, and not by an error.

@@ -33,6 +33,7 @@ from nursling.engine.errors import (
 from nursling.engine.formats.base import Format, Identity
 from nursling.engine.formats.openai_errors import render_error
 
+from .asgi import folded
 from .connection import (
     Answer,
     HTTPConnection,
@@ -165,7 +166,7 @@ def _add_routes(app: Gateway) -> None:
 async def _screen() -> ResponseReturnValue | None:
     """Look at every request before it is routed."""
     app, headers = _app(), request.headers
-    app.screen({name.lower(): value for name, value in headers}, request.scheme)
+    app.screen(folded(headers), request.scheme)
     if request.method == "OPTIONS" and "access-control-request-method" in headers:
         wanted = headers.get("access-control-request-headers")
         return Response(b"", 204, dict(app.origins.preflight(wanted)))
@@ -197,7 +198,7 @@ def _app() -> Gateway:
 
 
 def _authorise(app: Gateway) -> None:
-    app.keys.check({name.lower(): value for name, value in request.headers})
+    app.keys.check(folded(request.headers))
 
 
 def _json(body: dict[str, Any], error: ErrorInfo | None = None) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 
@@ -16,7 +16,7 @@ class Incoming(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case; of a repeated one, the last."""
+        """As `folded` makes them."""
         ...
 
     @property
@@ -34,3 +34,17 @@ class Incoming(Protocol):
     def watch(self) -> None:
         """Read no more, but notice when the client leaves. May be called again."""
         ...
+
+
+def folded(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Make a table: names in lower case, a repeated header as one list (RFC 9110 §5.3).
+
+    So whoever looks for one good value sees that there are two. The same said twice is said once.
+    """
+    table: dict[str, str] = {}
+    for name, value in headers:
+        name = name.lower()  # noqa: PLW2901 - as it is looked up
+        before = table.setdefault(name, value)
+        if before != value:
+            table[name] = f"{before}, {value}"
+    return table

@@ -18,7 +18,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from nursling.engine.errors import BodyTooLarge
 
-from .asgi import Receive
+from .asgi import Receive, folded
 from .express import express_of
 
 
@@ -32,10 +32,9 @@ class AsgiIncoming:
         cancel: Callable[[], None],
         watch: Callable[[], None],
     ) -> None:
-        self.headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope["headers"]
-        }
+        self.headers = folded(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+        )
         self.scheme: str = scope["scheme"]
         self._receive = receive
         self._cancel = cancel
@@ -90,7 +89,7 @@ class QuartIncoming:
     """A request that has come through Quart, which reads ahead and watches by itself."""
 
     def __init__(self, request: Request) -> None:
-        self.headers = {name.lower(): value for name, value in request.headers}
+        self.headers = folded(request.headers)
         self.scheme = request.scheme
         self._pieces: AsyncIterator[bytes] = aiter(request.body)
 
