@@ -42,7 +42,9 @@ FEW = 4
 """Frames, about, that are not worth being taken apart together."""
 
 WINDOW = 16 * 1024
-"""Bytes that are looked at together: a run of frames, whatever comes behind it."""
+"""Bytes that are looked at together at most: a run of frames, whatever comes behind it."""
+LEAST_WINDOW = 2 * 1024
+"""And behind a run that was shorter than what was looked at: the next one may be as short."""
 
 _MEMBER = re.compile(rb'"(\w++)":\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 _VARYING = re.compile(rb'"sequence_number":\s*+(\d++)|"obfuscation":\s*+"([^"\\\x00-\x1f]*+)"')
@@ -72,7 +74,17 @@ class Shape(NamedTuple):
 class Stencil:
     """One shape of frames, and what they mean: literal bytes, and holes between them."""
 
-    __slots__ = ("_head", "_item", "_keep", "_most", "_part", "_rest", "_told", "confirmed")
+    __slots__ = (
+        "_head",
+        "_item",
+        "_keep",
+        "_most",
+        "_part",
+        "_rest",
+        "_told",
+        "_window",
+        "confirmed",
+    )
 
     def __init__(self, shape: Shape, event: PartDelta, keep: Keep, most: int) -> None:
         self._head, self._rest, self._told = shape
@@ -80,6 +92,7 @@ class Stencil:
         self._part = event.part
         self._keep = keep
         self._most = most
+        self._window = LEAST_WINDOW
         self.confirmed = False
 
     def fits(self, frame: bytes, event: PartDelta) -> bool:
@@ -137,26 +150,33 @@ class Stencil:
         """
         head, tail = self._head, self._rest[0][1]
         begin = at + len(head)
-        stop = data.rfind(tail, begin, at + WINDOW) if len(self._rest) == 1 else -1
+        stop = data.rfind(tail, begin, at + self._window) if len(self._rest) == 1 else -1
         if stop < 0 or not data.startswith(head, at):
             return [], at
         raws = data[begin:stop].split(tail + head)
         joined = b'","'.join(raws)
         end = stop + len(tail)
+        texts: list[str] = []
         if _PLAIN_RUN(joined) and joined.count(b'"') == 2 * len(raws) - 2 and end - at < self._most:
             texts = (_text_of(joined) or "").split('","')
-            if all(texts):
-                return texts, end
-        texts = []
-        end = at
+        if not texts or not all(texts):
+            texts, end = self._one_by_one(raws, at)
+        whole = len(texts) == len(raws)
+        self._window = min(WINDOW, 2 * self._window) if whole else LEAST_WINDOW
+        return texts, end
+
+    def _one_by_one(self, raws: list[bytes], at: int) -> tuple[list[str], int]:
+        """Read the texts of a run up to the first that is none."""
+        around = len(self._head) + len(self._rest[0][1])
+        texts: list[str] = []
         for raw in raws:
-            size = len(head) + len(raw) + len(tail)
+            size = around + len(raw)
             text = _text_of(raw) if _WHOLE_TEXT(raw) and size <= self._most else None
             if not text:
                 break
             texts.append(text)
-            end += size
-        return texts, end
+            at += size
+        return texts, at
 
 
 def cut(frame: bytes, event: PartDelta, repeat: Repeat, most: int) -> Stencil | None:
