@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -69,6 +70,19 @@ readme_option = click.option(
 )
 
 
+class FiniteRange(click.FloatRange):
+    """A range of numbers. Nan is in none, though it compares as if it were in each."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Convert what was written."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 def measuring(*, seconds: float = 1.0, repeat: int = 3) -> Callable[[Command], Command]:
     """Give a command the options of all that measure; it gets a `Setup` first, and its own ones."""
 
@@ -104,7 +118,7 @@ def measuring(*, seconds: float = 1.0, repeat: int = 3) -> Callable[[Command], C
                 "--seconds",
                 default=seconds,
                 show_default=True,
-                type=click.FloatRange(0.1, 60),
+                type=FiniteRange(0.1, 60),
                 help="Window of one measurement.",
             ),
             json_option,

@@ -42,7 +42,9 @@ def render(block: Block, found: Report[Any], image: str) -> str:
     machine, repeat = found.machine, found.repeat
     cores = f"{machine.cores} core{'s' * (machine.cores > 1)}"
     rounds = f"Medians of {repeat} rounds" if repeat > 1 else "One round"
-    told = f"--repeat {repeat} --seconds {found.timing.seconds:g}"
+    told = f"--repeat {repeat}"
+    if found.timing.seconds:  # a command without processes has no window
+        told += f" --seconds {found.timing.seconds:g}"
     how = f"`uv run python -m bench {found.command} {told} --readme`"
     where = f"{machine.processor}, {cores}, {machine.python}"
     notes = f"{block.notes} {rounds} of {how} on {found.started[:10]}: {where}."

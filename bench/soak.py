@@ -56,12 +56,12 @@ IN_FLIGHT = b"nursling_streams_in_flight "
     "--duration",
     default=1800.0,
     show_default=True,
-    type=click.FloatRange(10),
+    type=options.FiniteRange(10),
     help="Seconds of load.",
 )
 @click.option(
     "--warm-up",
-    type=click.FloatRange(0),
+    type=options.FiniteRange(0),
     help="Seconds before memory is judged.  [default: a quarter of the duration, 300 at most]",
 )
 @click.option(
@@ -82,21 +82,21 @@ IN_FLIGHT = b"nursling_streams_in_flight "
     "--leaving",
     default=0.05,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=options.FiniteRange(0, 1),
     help="Share of the streams whose client leaves.",
 )
 @click.option(
     "--lazy",
     default=0.05,
     show_default=True,
-    type=click.FloatRange(0, 0.5),
+    type=options.FiniteRange(0, 0.5),
     help="Share of the clients that stop reading, half of them for good.",
 )
 @click.option(
     "--write-timeout",
     default=10.0,
     show_default=True,
-    type=click.FloatRange(1),
+    type=options.FiniteRange(1),
     help="The gateway's patience with a client that takes nothing.",
 )
 @click.option(

@@ -98,6 +98,8 @@ class Exchange:
     async def _attempt(self) -> ErrorInfo | None:
         """Serve the request; return what went wrong and has not been told to the client."""
         try:
+            # First, as everywhere: a foreign page learns nothing else, not even that we are full.
+            self._app.screen(self._incoming.headers, self._incoming.scheme)
             with self._app.engine.gate.admit() as scope:
                 await self._serve()
             if scope.cancelled_caught and self._record.outcome == "client_gone":
@@ -113,7 +115,6 @@ class Exchange:
     async def _serve(self) -> None:
         app, record = self._app, self._record
         incoming = self._incoming
-        app.screen(incoming.headers, incoming.scheme)
         record.key = app.keys.check(incoming.headers)
         with self._stamp.waiting():
             body = await read_json(incoming, app.engine.limits)
