@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -46,6 +47,10 @@ PATIENCE = 10_000.0
 SETTLE = 6.0
 """Virtual seconds after the last client in which all connections must be closed: longer than idle
 ones are kept, and than a closing may take."""
+
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Nobody is spoken to by TLS here; the system's certificates would take half of a world's time."""
 
 
 @dataclass
@@ -173,7 +178,7 @@ class World:
             *(Model(id=f"{api}-fold", provider=api, upstream_model="m", fold=True) for api in APIS),
         ]
         config = Config(providers=providers, models=tuple(models), limits=limits)
-        made = HttpClient(self._dial_wire, limits, stock=stock_on(self._connect))
+        made = HttpClient(self._dial_wire, limits, stock=stock_on(self._connect), tls=NO_TLS)
         async with made as client, beside(client.sweep):
             self.engine = Engine(config, client, {})
             yield self.engine, client

@@ -60,7 +60,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 class HttpClient:
     """All connections of one engine. Makes the upstreams; use it as an async context manager.
 
-    `dial` and `stock` make the connections; a simulation has its own.
+    `dial` and `stock` make the connections, `tls` says whom to trust; a simulation has its own.
     """
 
     def __init__(
@@ -69,10 +69,11 @@ class HttpClient:
         limits: Limits = DEFAULT_LIMITS,
         *,
         stock: StockTransport = stock_transport,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         _quiet("httpx")
         _quiet("httpcore")
-        context = _tls()
+        context = tls or _tls()
         self._direct = Direct(dial or dialer(context), limits)
         self._proxies = Proxies(stock, context, limits)
         self._limiters: dict[str, trio.CapacityLimiter] = {}
