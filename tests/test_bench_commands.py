@@ -153,7 +153,6 @@ def test_decode_of_one_case(tmp_path: Path) -> None:
     assert [cost.name for cost in found.costs] == ["grammar"]
     assert [held.name for held in found.held] == ["pieces of a text"]
     assert "no case has such a name" in bench("decode", "--only=nothing").stderr
-    assert "README has no block" in bench("decode", "--readme", "--only=grammar").stderr
 
 
 # The processes of a run.

@@ -118,6 +118,8 @@ class World:
     def began(self, fate: Fate) -> None:
         """An upstream has a request: count those that are at work."""
         self._live = [one for one in self._live if not one.done and _open(one.line)]
+        if not _open(fate.line):
+            return  # it was given up before it arrived
         self._live.append(fate)
         if len(self._live) > self.deal.limits.max_streams:
             self.broken(fate, f"{len(self._live)} requests are in flight at once")
