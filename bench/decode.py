@@ -74,7 +74,9 @@ class Decode(msgspec.Struct, frozen=True):
 def decode(*, repeat: int, only: tuple[str, ...], path: Path | None, into_readme: bool) -> None:
     """The hot code in pieces, each optimised one guarded."""
     setup = options.checked(
-        Setup("decode", repeat, Timing(seconds=0.0), gateways.nursling(), Cores(), path, into_readme)
+        Setup(
+            "decode", repeat, Timing(seconds=0.0), gateways.nursling(), Cores(), path, into_readme
+        )
     )
     chosen = [one for one in cases() if _fits(one.name, only)]
     watched = [one for one in guards() if _fits(one.name, only)]
