@@ -135,6 +135,7 @@ class Upstream:
         self._world.note(f"upstream is asked for {fate.ask.tag}: {len(body)} bytes")
         asked = json.loads(body)
         assert asked["stream"] == (fate.ask.stream or fate.ask.model.endswith("-fold"))
+        fate.line = self._theirs
         self._world.began(fate)
         return fate
 

@@ -49,6 +49,8 @@ SETTLE = 6.0
 ones are kept, and than a closing may take."""
 
 
+HOOKED = 0.2
+"""Share of the worlds in which an embedder has put a hook before the gateway's requests."""
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Nobody is spoken to by TLS here; the system's certificates would take half of a world's time."""
 
@@ -194,6 +196,8 @@ class World:
             new_identity=lambda: Identity(f"{next(counter):032x}", 1),
             hosts=(),
         )
+        if random.Random(f"hooks {self.seed}").random() < HOOKED:  # noqa: S311 - no secret
+            app.before_request(lambda: None)  # an embedder's: everything goes through Quart then
         limits = engine.limits
         stop, now = trio.Event(), trio.Event()
         async with trio.open_nursery() as nursery:
