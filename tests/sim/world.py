@@ -197,7 +197,7 @@ class World:
             hosts=(),
         )
         if random.Random(f"hooks {self.seed}").random() < HOOKED:  # noqa: S311 - no secret
-            app.before_request(lambda: None)  # an embedder's: everything goes through Quart then
+            app.before_request(_look)
         limits = engine.limits
         stop, now = trio.Event(), trio.Event()
         async with trio.open_nursery() as nursery:
@@ -291,6 +291,13 @@ class World:
         left = sum(_open(line) for line in self._lines)
         if left:
             self.failures.append(f"{left} connections are open")
+
+
+async def _look() -> None:
+    """Be an embedder's hook: everything goes through Quart then.
+
+    One that is not async would be a thread's work there, which knows no virtual time.
+    """
 
 
 def _open(line: End | None) -> bool:
