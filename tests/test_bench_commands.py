@@ -93,7 +93,7 @@ def test_memory_of_open_streams(tmp_path: Path) -> None:
     rows = report_of(
         Report[memory.Row],
         tmp_path / "result.json",
-        *("memory", "--repeat=1", "--seconds=0.5", "--streams=50"),
+        *("memory", "--repeat=1", "--seconds=0.5", "--streams=400"),
     ).rows
     assert [row.name for row in rows] == ["nursling", "floor"]
     assert rows[0].idle.median > rows[1].idle.median > 1
