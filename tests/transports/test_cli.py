@@ -420,7 +420,7 @@ def test_a_second_signal_ends_the_drain() -> None:
             _, log = process.communicate(timeout=20)
             assert time.monotonic() - began < 10  # the stream alone would last longer
         assert process.returncode == 0
-        assert '"at_once": true' in log
+        assert '"at_once":true' in log
 
 
 def test_a_changed_file_is_put_in_force(tmp_path: Path) -> None:
