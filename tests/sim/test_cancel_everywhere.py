@@ -268,7 +268,7 @@ def test_an_embedder_cancels_at_every_step(name: str) -> None:
         world.run(Hook(world, step))
         check(world, admitted=False)
         cancelled += world.scope.cancelled_caught
-    assert cancelled >= 15  # the shortest of them takes some twenty steps
+    assert cancelled >= 20
 
 
 def test_one_in_seven() -> None:
